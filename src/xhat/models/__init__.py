@@ -1,1 +1,9 @@
-""""""
+"""Networks of the study, each with ``norm`` as its switch, and ensembles of small ones."""
+
+from xhat.models.ensemble import Ensemble
+from xhat.models.initialise import INITIALISATIONS, initialise_
+from xhat.models.mlp import MLP, DeepLinear
+from xhat.models.noise import DistributionNoise
+from xhat.models.vgg import VGG
+
+__all__ = ["INITIALISATIONS", "MLP", "VGG", "DeepLinear", "DistributionNoise", "Ensemble", "initialise_"]

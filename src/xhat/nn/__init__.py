@@ -1,1 +1,5 @@
-""""""
+"""Layers."""
+
+from xhat.nn._standardize import Standardize
+
+__all__ = ["Standardize"]

@@ -1,1 +1,21 @@
-""""""
+"""The claims of the notes, one file each. To add one, write its file and name it here."""
+
+from xhat.study.claim import Claim
+from xhat.study.claims import (
+    deep_saturating,
+    diverging_distributions,
+    init_insensitive,
+    larger_lr,
+    smoother_loss,
+)
+
+CLAIMS: dict[str, Claim] = {
+    claim.text.id: claim
+    for claim in (
+        smoother_loss.CLAIM,
+        larger_lr.CLAIM,
+        deep_saturating.CLAIM,
+        init_insensitive.CLAIM,
+        diverging_distributions.CLAIM,
+    )
+}

@@ -1,0 +1,70 @@
+"""Summaries of one layer's values: moments, quantiles and dead units, with units as the last axis but one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[np.float32]
+
+# Positions of a feature map that enter the quantiles: enough for percentiles to a few per cent.
+MAX_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One layer at one step, for M members with C units each (M = 1 unless the model is an ensemble)."""
+
+    mean: Array  # (M, C)
+    std: Array  # (M, C), biased
+    dead: Array  # (M,) share of units with one and the same value for every input
+    pooled: Array  # (M, Q) quantiles over all values
+    units: Array  # (M, U, Q) quantiles of a fixed choice of units
+
+
+def by_unit(values: Tensor, *, members: int | None, last: bool) -> Tensor:
+    """Return ``values`` as (members, units, samples).
+
+    Args:
+        values: (members, C, N) of an ensemble, else (N, C), (N, C, ``*``), or (N, ``*``, C) if ``last``.
+        members: The ensemble's members, or None for a plain model.
+        last: Whether units are the last axis, as linear layers have them.
+    """
+    if members is not None:
+        return values.expand(members, -1, -1) if values.shape[0] == 1 else values
+    if last:
+        return values.reshape(-1, values.shape[-1]).t()[None]
+    return values.transpose(0, 1).reshape(1, values.shape[1], -1)
+
+
+def summarise(values: Tensor, *, quantiles: Tensor, units: int) -> Summary:
+    """Summarise values of shape (members, units, samples); up to ``units`` evenly spaced units are kept."""
+    values = values.detach().float()
+    var, mean = torch.var_mean(values, dim=2, correction=0)
+    constant = values.amax(2) == values.amin(2)
+    stride = -(-values.shape[2] // MAX_SAMPLES)
+    sampled = values[:, :, ::stride]
+    chosen = torch.linspace(0, values.shape[1] - 1, min(units, values.shape[1])).round().long()
+    # Sorting and interpolating by hand: torch.quantile refuses more than 16 million values and NaN slowly.
+    return Summary(
+        mean=mean.numpy(),
+        std=var.sqrt().numpy(),
+        dead=constant.float().mean(1).numpy(),
+        pooled=_quantiles(_thin(sampled.reshape(values.shape[0], -1)), quantiles).numpy(),
+        units=_quantiles(sampled[:, chosen], quantiles).numpy(),
+    )
+
+
+def _thin(values: Tensor) -> Tensor:
+    stride = -(-values.shape[-1] // (4 * MAX_SAMPLES))
+    return values[..., ::stride]
+
+
+def _quantiles(values: Tensor, quantiles: Tensor) -> Tensor:
+    ordered = values.sort(dim=-1).values
+    place = quantiles * (ordered.shape[-1] - 1)
+    below = place.floor().long()
+    above = place.ceil().long()
+    return torch.lerp(ordered[..., below], ordered[..., above], (place - below).to(ordered))

@@ -1,0 +1,64 @@
+"""What a claim is to the study: words, and a measurement that asks for runs and judges them."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+from xhat.study.result import ClaimResult, ClaimText
+from xhat.study.spec import Data, Network, TrainSpec
+from xhat.study.store import Run
+
+DEFAULT_DATA = "fashion-mnist"
+PRESETS = ("smoke", "quick", "full", "paper")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on data, and the budget of one training."""
+
+    name: str  # as the report shows it
+    network: Network  # its normalisation is replaced arm by arm
+    data: Data
+    seeds: int
+    steps: int
+    batch_size: int
+    init: str = "he"
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the network is the user's own."""
+        return ":" in self.network.name
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a claim is measured on."""
+
+    preset: str
+    user: Subject | None = None
+    data: str | None = None  # in place of Fashion-MNIST, for our own networks
+    seeds: int | None = None  # in place of the preset's
+
+    def subject(self, subject: Subject) -> Subject:
+        """Return ``subject`` with the data and the seeds that were asked for."""
+        if self.data is not None and subject.data.name in (DEFAULT_DATA, "cifar10"):
+            subject = replace(subject, data=replace(subject.data, name=self.data))
+        return subject if self.seeds is None else replace(subject, seeds=self.seeds)
+
+    def subjects(self, *defaults: Subject) -> tuple[Subject, ...]:
+        """Return the user's network alone if there is one, else the claim's own."""
+        if self.user is not None:
+            return (self.subject(self.user),)
+        return tuple(self.subject(subject) for subject in defaults)
+
+
+# A measurement yields the runs it needs, is sent them done, may ask for more, and returns its result.
+Measurement = Generator[Sequence[TrainSpec], Sequence[Run], ClaimResult]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the notes."""
+
+    text: ClaimText
+    measure: Callable[[Context], Measurement]
+    takes_networks: bool  # whether a user's network can be its subject

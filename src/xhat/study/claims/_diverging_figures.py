@@ -1,0 +1,149 @@
+"""The figures of diverging-distributions: percentiles, drift, a slider over training, drift against loss."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xhat.study.claims._drift import STILL, Movement
+from xhat.study.curves import mean_curve
+from xhat.study.result import Axis, Curve, Figure, Frame, Panel
+
+LEVELS = {15: "15th percentile", 50: "median", 85: "85th percentile"}
+MAX_FRAMES = 24
+
+
+def figures(moved: Mapping[str, list[Movement]]) -> tuple[Figure, ...]:
+    """Return the claim's figures; conditions without a finite seed are left out."""
+    shown = {
+        name: finite
+        for name, movements in moved.items()
+        if (finite := [m for m in movements if np.isfinite(m.late_drift)])
+    }
+    if not shown:
+        return ()
+    return (_scatter(shown), _drift(shown), _percentiles(shown), _slider(shown))
+
+
+def _scatter(shown: Mapping[str, list[Movement]]) -> Figure:
+    curves = tuple(
+        Curve(
+            name,
+            name,
+            tuple(max(m.late_drift, STILL) for m in movements),
+            tuple(m.outcome.final_loss for m in movements),
+            mode="markers",
+        )
+        for name, movements in shown.items()
+    )
+    return Figure(
+        id="diverging-scatter",
+        title="Stability and training",
+        caption="One point a network. Left: distributions stand still. Bottom: the network has learned.",
+        alt="Final loss against drift of the layer distributions, one cloud a condition.",
+        panels=(
+            Panel(
+                "Final loss against drift",
+                Axis("drift in the second half (standard deviations between records)", log=True),
+                Axis("final training loss (cross-entropy)"),
+                curves,
+            ),
+        ),
+    )
+
+
+def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
+    curves = tuple(
+        mean_curve(
+            name, name, movements[0].steps[1:], [np.maximum(m.drift, STILL) for m in movements], log=True
+        )
+        for name, movements in shown.items()
+    )
+    return Figure(
+        id="diverging-drift",
+        title="Drift of the distributions over training",
+        caption=(
+            "Wasserstein-1 distance between neighbouring records over the pooled standard deviation, mean over "
+            f"three layers' inputs; geometric mean over seeds, bands: 95% intervals. {STILL:g}: no movement."
+        ),
+        alt="Drift against training step, one curve a condition.",
+        panels=(
+            Panel("Drift", Axis("training step"), Axis("drift (standard deviations)", log=True), curves),
+        ),
+    )
+
+
+def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
+    panels = []
+    for name, movements in list(shown.items())[:6]:
+        movement = movements[0]
+        position = movement.inputs[len(movement.inputs) // 2]
+        levels = list(movement.outcome.run.arrays["record_quantile"])
+        steps = tuple(map(float, movement.steps))
+        curves = tuple(
+            Curve(
+                label,
+                label,
+                steps,
+                tuple(map(float, position.percentile(percent, levels)[: len(steps), 0])),
+                dashed=percent != 50,
+            )
+            for percent, label in LEVELS.items()
+        )
+        panels.append(Panel(name, Axis("training step"), Axis("input of the middle layer"), curves))
+    return Figure(
+        id="diverging-percentiles",
+        title="Percentiles of a middle layer's input",
+        caption="The first seed of each condition that stays finite; all units of the layer together.",
+        alt="The 15th, 50th and 85th percentile of a middle layer's input over training, a panel a condition.",
+        panels=tuple(panels),
+    )
+
+
+def _slider(shown: Mapping[str, list[Movement]]) -> Figure:
+    first = next(iter(shown.values()))[0]
+    layers = [position.layer for position in first.inputs]
+    chosen = sorted({0, len(layers) // 2, len(layers) - 1})
+    kept = np.unique(
+        np.linspace(0, len(first.steps) - 1, min(MAX_FRAMES, len(first.steps))).round().astype(int)
+    )
+    frames = tuple(
+        Frame(
+            f"{first.steps[index]:.0f}",
+            tuple(
+                Panel(
+                    f"Input of {layers[place]}",
+                    Axis("value"),
+                    Axis("share of values below"),
+                    tuple(
+                        _cumulative(name, movements[0], place, int(index))
+                        for name, movements in shown.items()
+                    ),
+                )
+                for place in chosen
+            ),
+        )
+        for index in kept
+    )
+    return Figure(
+        id="diverging-slider",
+        title="Distributions over training",
+        caption=(
+            "Cumulative distribution of what enters an early, a middle and a late layer, first finite seed of "
+            "each condition, all units together. A vertical line is a layer whose values are all the same. Move "
+            "the slider through training."
+        ),
+        alt="Cumulative distributions of three layers' inputs, one curve a condition, at a chosen training step.",
+        panels=frames[0].panels,
+        frames=frames,
+        slider="training step",
+    )
+
+
+def _cumulative(name: str, movement: Movement, place: int, index: int) -> Curve:
+    position = movement.inputs[min(place, len(movement.inputs) - 1)]
+    levels = movement.outcome.run.arrays["record_quantile"]
+    # Without the extremes: one outlier would set the scale of all frames.
+    inner = slice(1, -1)
+    return Curve(
+        name, name, tuple(map(float, position.pooled[index, 0][inner])), tuple(map(float, levels[inner]))
+    )

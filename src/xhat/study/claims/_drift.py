@@ -1,0 +1,89 @@
+"""Numbers of how a network's distributions move: drift, path length, dead units, autocorrelation."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from xhat.landscape import Position
+from xhat.study.outcome import Outcome
+
+Floats = npt.NDArray[np.float64]
+
+# Below this a drift is no movement but rounding; keeps logarithms finite for networks that stand still.
+STILL = 1e-6
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How the inputs of a trained network's layers moved. R records, the last ``window`` step by step."""
+
+    outcome: Outcome
+    window: int
+    layers: tuple[str, ...] | None  # whose inputs count; None: all but the network's own input
+
+    @cached_property
+    def inputs(self) -> tuple[Position, ...]:
+        """What enters the chosen layers: before BN or after the activation, never BN's own output."""
+        inputs = [p for p in self.outcome.positions() if p.side == "input"]
+        if self.layers is None:
+            return tuple(inputs[1:])
+        return tuple(p for p in inputs if p.layer in self.layers)
+
+    @property
+    def steps(self) -> Floats:
+        """Shape (R - window,): the evenly spaced steps."""
+        return self.outcome.record_step[: -self.window]
+
+    @cached_property
+    def drift(self) -> Floats:
+        """Shape (R - window - 1,): W1 between neighbouring records over the pooled std, mean over layers."""
+        return np.asarray(np.mean([p.drift()[: len(self.steps) - 1, 0] for p in self.inputs], axis=0))
+
+    @property
+    def late_drift(self) -> float:
+        """Mean drift over the second half of training; NaN if the network is not finite there."""
+        late = self.drift[len(self.drift) // 2 :]
+        return float(late.mean()) if np.isfinite(late).all() else np.nan
+
+    @property
+    def path(self) -> float:
+        """Length of the median's way over training in units of the pooled std at its start."""
+        lengths = []
+        for position in self.inputs:
+            median = np.median(position.pooled[: len(self.steps), 0].astype(np.float64), axis=1)
+            spread = np.sqrt(np.mean(position.std[0, 0].astype(np.float64) ** 2) + position.mean[0, 0].var())
+            lengths.append(np.abs(np.diff(median)).sum() / spread if spread > 0 else np.nan)
+        return float(np.mean(lengths))
+
+    @property
+    def dead(self) -> float:
+        """Share of units that have one value for all inputs, at the end."""
+        return float(np.mean([p.dead[-1, 0] for p in self.inputs]))
+
+    def autocorrelation(self, lag: int) -> float:
+        """Autocorrelation of the units' means over the last ``window`` steps, after a linear trend.
+
+        Mean over the units that move. A series of period 2 has -1 at lag 1 and +1 at lag 2.
+        """
+        found = []
+        for position in self.inputs:
+            series = position.mean[-self.window :, 0].astype(np.float64)
+            if not np.isfinite(series).all():
+                return np.nan
+            time = np.arange(len(series)) - (len(series) - 1) / 2
+            centred = series - series.mean(0)
+            rest = centred - np.outer(time, time @ centred) / (time @ time)
+            power = (rest**2).sum(0)
+            moving = power > STILL**2 * len(series)
+            found += list((rest[lag:] * rest[:-lag]).sum(0)[moving] / power[moving])
+        return float(np.mean(found)) if found else np.nan
+
+    @property
+    def collapsed(self) -> bool:
+        """Finite, and finally within 5% of chance: the network has learned nothing and stays."""
+        chance = float(self.outcome.run.arrays["chance"][self.outcome.index])
+        return bool(np.isfinite(self.outcome.loss).all()) and (
+            abs(self.outcome.final_loss - chance) <= 0.05 * chance
+        )

@@ -1,0 +1,218 @@
+"""larger-lr: with BN larger learning rates can be used.
+
+Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 4.2.1 and figure 3. Expected there: Inception with
+BN trains at 5 and 30 times the learning rate at which the plain network reaches machine infinity (x5).
+Cost on 2 cores: quick about 1.5 minutes, full about 20.
+Command: xhat study --claims larger-lr
+"""
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from xhat.study.claim import Claim, Context, Measurement, Subject
+from xhat.study.curves import ARM_NAMES, mean_curve
+from xhat.study.outcome import Outcome, Training, outcomes, specs
+from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, Table, overall
+from xhat.study.spec import Member, TrainSpec
+from xhat.study.store import Run
+from xhat.study.subjects import mlp, vgg
+from xhat.study.verdict import ratio
+
+# Committed before the first run: the largest learning rate that trains must at least double.
+THRESHOLD = 2.0
+RATES = tuple(0.0125 * 2**k for k in range(14))  # up to 102.4
+
+TEXT = ClaimText(
+    id="larger-lr",
+    title="Batch norm allows larger learning rates",
+    says="With BN a larger learning rate can be used, training is steadier and much faster.",
+    measured=(
+        "The largest learning rate of a grid in factors of two at which a network trains: finite at every "
+        "step and a final training loss below half of chance. MLP: every rate of the grid is run, He "
+        "initialisation in all arms. Larger networks: the last rate that trains is found by bisection of "
+        "the same grid, each seed by itself. The effect is the ratio with / without BN, paired by seed. "
+        "Layer norm is shown beside it where it tells BN's effect from any normalisation's."
+    ),
+    threshold=f"supported if the ratio of every network lies above {THRESHOLD:g} with its whole 95% interval",
+    does_not_show=(
+        "That the largest rate is the best one. Plain SGD without warm-up or decay, and one budget of steps: "
+        "a longer one may let smaller rates train too. Bisection supposes that a network that fails at one "
+        "rate fails at all larger ones."
+    ),
+    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.1, fig. 3",
+    expected="[IS] fig. 3: with BN 5 and 30 times the rate train; without, 5 times reaches machine infinity",
+    cost="quick: about 1.5 minutes; full: about 20 minutes",
+)
+
+Largest = dict[str, list[float | None]]  # by arm, a rate a seed; None: no rate trains
+
+
+def measure(context: Context) -> Measurement:
+    """Find the largest rate that trains, for each network, arm and seed."""
+    effects: list[Effect] = []
+    figures: list[Figure] = []
+    found: list[str] = []
+    keys: list[str] = []
+    tables: list[Table] = []
+    for subject in context.subjects(mlp(context.preset), vgg(context.preset)):
+        if subject.network.is_ensemble:
+            trained, runs = yield from on_grid(subject)
+            largest = largest_rates(subject, trained)
+            figures.append(_figure(subject, trained))
+        else:
+            largest, runs = yield from _bisect(_shortened(subject, context.preset))
+        keys += [run.key for run in runs]
+        effects.append(_effect(subject, largest, "batch", primary=True))
+        if "layer" in largest:
+            effects.append(_effect(subject, largest, "layer", primary=False))
+        tables.append(_table(subject, largest))
+        found.append(_words(subject, largest))
+    return ClaimResult(
+        TEXT,
+        overall(effects),
+        tuple(found),
+        tuple(effects),
+        tuple(figures),
+        tuple(tables),
+        runs=tuple(dict.fromkeys(keys)),
+    )
+
+
+def on_grid(
+    subject: Subject, arms: Sequence[str] = ("none", "batch", "layer")
+) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[tuple[str, Member], Outcome], Sequence[Run]]]:
+    """Train all rates of the grid as one ensemble an arm; other claims ask for the same runs."""
+    members = [Member(seed, rate, subject.init) for seed in range(subject.seeds) for rate in RATES]
+    training = Training(subject.data, subject.steps, subject.batch_size)
+    wanted = [s for norm in arms for s in specs(subject.network.with_norm(norm), members, training)]
+    runs = yield wanted
+    found = {(n.norm, member): outcome for (n, member), outcome in outcomes(wanted, runs).items()}
+    return found, runs
+
+
+def largest_rates(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> Largest:
+    """Return the largest rate of the grid that trains, by arm and seed."""
+    return {
+        norm: [
+            max((r for r in RATES if trained[norm, Member(seed, r, subject.init)].trains), default=None)
+            for seed in range(subject.seeds)
+        ]
+        for norm in dict.fromkeys(norm for norm, _ in trained)
+    }
+
+
+def _shortened(subject: Subject, preset: str) -> Subject:
+    """Bisection takes many runs: in ``quick`` each has 60% of the steps."""
+    if preset != "quick":
+        return subject
+    return replace(subject, steps=subject.steps * 3 // 5)
+
+
+def _bisect(
+    subject: Subject,
+) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[Largest, list[Run]]]:
+    """Halve, for each arm and seed, the stretch of the grid between a rate that trains and one that fails."""
+    training = Training(subject.data, subject.steps, subject.batch_size)
+    ends = {(norm, seed): (-1, len(RATES)) for norm in ("none", "batch") for seed in range(subject.seeds)}
+    all_runs: list[Run] = []
+    while open_ := {case: end for case, end in ends.items() if end[1] - end[0] > 1}:
+        wanted = [
+            specs(subject.network.with_norm(norm), [_member(subject, seed, sum(end) // 2)], training)[0]
+            for (norm, seed), end in open_.items()
+        ]
+        runs = yield wanted
+        all_runs += runs
+        trained = outcomes(wanted, runs)
+        for (norm, seed), (low, high) in open_.items():
+            middle = (low + high) // 2
+            case = (subject.network.with_norm(norm), _member(subject, seed, middle))
+            ends[norm, seed] = (middle, high) if trained[case].trains else (low, middle)
+    found: Largest = {
+        norm: [
+            RATES[low] if low >= 0 else None for low in (ends[norm, seed][0] for seed in range(subject.seeds))
+        ]
+        for norm in ("none", "batch")
+    }
+    return found, all_runs
+
+
+def _member(subject: Subject, seed: int, place: int) -> Member:
+    return Member(seed, RATES[place], subject.init)
+
+
+def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> Effect:
+    pairs = [
+        (with_, without)
+        for with_, without in zip(largest[arm], largest["none"], strict=True)
+        if with_ is not None and without is not None
+    ]
+    return ratio(
+        f"largest rate that trains, {subject.name}",
+        f"ratio, {arm} / none",
+        [math.log(with_ / without) for with_, without in pairs],
+        threshold=THRESHOLD,
+        primary=primary,
+        at_least=any(with_ == RATES[-1] for with_, _ in pairs),
+    )
+
+
+def _figure(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> Figure:
+    share, final = [], []
+    for norm in dict.fromkeys(norm for norm, _ in trained):
+        rows = [
+            [trained[norm, Member(seed, rate, subject.init)] for rate in RATES]
+            for seed in range(subject.seeds)
+        ]
+        trains = np.mean([[float(outcome.trains) for outcome in row] for row in rows], axis=0)
+        share.append(
+            Curve(ARM_NAMES[norm], norm, RATES, tuple(map(float, 100 * trains)), mode="lines+markers")
+        )
+        losses = [np.array([outcome.final_loss for outcome in row]) for row in rows]
+        final.append(mean_curve(ARM_NAMES[norm], norm, RATES, losses, log=True))
+    rate_axis = Axis("learning rate", log=True)
+    return Figure(
+        id=f"larger-lr-{subject.network.name}",
+        title=f"Learning rates that train: {subject.name}",
+        caption=(
+            f"Left: share of {subject.seeds} seeds that train. Right: geometric mean over seeds of the final "
+            "training loss with its 95% interval, over the seeds whose loss is finite; a curve ends where "
+            "none is."
+        ),
+        alt="Share of seeds that train and final loss against learning rate. "
+        + _words(subject, largest_rates(subject, trained)),
+        panels=(
+            Panel("Who trains", rate_axis, Axis("seeds that train (%)"), tuple(share)),
+            Panel("Final training loss", rate_axis, Axis("cross-entropy", log=True), tuple(final)),
+        ),
+    )
+
+
+def _table(subject: Subject, largest: Largest) -> Table:
+    seeds = range(len(largest["none"]))
+    return Table(
+        f"Largest learning rate that trains, {subject.name}",
+        ("seed", *(ARM_NAMES[norm] for norm in largest)),
+        tuple((seed, *(_cell(rates[seed]) for rates in largest.values())) for seed in seeds),
+    )
+
+
+def _cell(rate: float | None) -> str | float:
+    return "none trains" if rate is None else rate
+
+
+def _words(subject: Subject, largest: Largest) -> str:
+    parts = []
+    for norm, rates in largest.items():
+        known = [rate for rate in rates if rate is not None]
+        if not known:
+            parts.append(f"with {ARM_NAMES[norm]} no rate of the grid trains")
+            continue
+        end = " (the grid's end)" if max(known) == RATES[-1] else ""
+        parts.append(f"{ARM_NAMES[norm]} {float(np.median(known)):g}{end}")
+    return f"{subject.name}, median over seeds of the largest rate that trains: " + ", ".join(parts) + "."
+
+
+CLAIM = Claim(TEXT, measure, takes_networks=True)

@@ -1,0 +1,57 @@
+"""Where and with what the numbers were made."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import xhat
+from xhat.memory import memory_is_reused
+from xhat.study.result import Environment
+
+
+def environment(*, workers: int) -> Environment:
+    """Return this machine's and this installation's description."""
+    return Environment(
+        xhat=xhat.__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        workers=workers,
+        threads_per_run=1,
+        memory_reused=memory_is_reused(),
+    )
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that xhat runs from, or "" if it is installed without one."""
+    folder = Path(xhat.__file__).parents[2]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(  # noqa: S603 - no shell, no outside text
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

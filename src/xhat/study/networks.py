@@ -1,0 +1,93 @@
+"""From a spec to a network with its initial weights: ours by name, or a user's by ``module:callable``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xhat.data import TensorData, load_callable
+from xhat.errors import ModelError, unknown
+from xhat.models import MLP, VGG, DeepLinear, Ensemble, initialise_
+from xhat.study.spec import Member, Network
+
+NETWORKS = ("mlp", "vgg", "deep-linear")
+
+
+def build(
+    network: Network, members: tuple[Member, ...], data: TensorData | None, folder: Path | None = None
+) -> nn.Module:
+    """Return the network with its members' initial weights.
+
+    The weights hang on the seed alone: arms that differ only in their normalisation start from the same
+    ones. Draws from torch's global generator; the caller forks it.
+
+    Args:
+        network: Which, with which normalisation.
+        members: One, or for an ensemble many.
+        data: Gives the shape of inputs and the number of classes; None for the deep linear network.
+        folder: Where a user's module is looked for.
+
+    Raises:
+        UsageError: there is no network of that name.
+        ModelError: the user's network cannot be made.
+    """
+    modules = [_build_member(network, member, data, folder) for member in members]
+    return Ensemble(modules) if network.is_ensemble else modules[0]  # type: ignore[arg-type]
+
+
+def _build_member(
+    network: Network, member: Member, data: TensorData | None, folder: Path | None
+) -> nn.Module:
+    torch.manual_seed(member.seed)
+    users = ":" in network.name
+    model = _build_users(network, member, folder) if users else _build_ours(network, data)
+    initialise_(model, member.init, scale=member.scale)
+    return model
+
+
+def _build_ours(network: Network, data: TensorData | None) -> nn.Module:
+    options: dict[str, Any] = dict(network.options)
+    if network.name == "deep-linear":
+        return DeepLinear(norm=network.norm, **options)
+    if network.name not in NETWORKS or data is None:
+        raise unknown("network", network.name, NETWORKS)
+    shape = data.train_x.shape[1:]
+    if network.name == "mlp":
+        return MLP(shape.numel(), data.classes, norm=network.norm, **options)
+    return VGG(shape[0], data.classes, norm=network.norm, **options)
+
+
+def _build_users(network: Network, member: Member, folder: Path | None) -> nn.Module:
+    factory = load_callable(network.name, folder)
+    model = _call(factory, network)
+    if network.norm != "none":
+        # A normalisation layer may draw numbers and so shift the draws of later layers: start from the
+        # weights of the plain twin where the shapes allow it.
+        torch.manual_seed(member.seed)
+        _copy_weights(_call(factory, network.with_norm("none")), model)
+    return model
+
+
+def _call(factory: Callable[..., Any], network: Network) -> nn.Module:
+    try:
+        model = factory(network.norm)
+    except Exception as error:
+        raise ModelError(
+            f"{network.name}({network.norm!r}) raised {type(error).__name__}: {error}. "
+            "A model callable takes norm, at least 'batch' and 'none', and returns the network."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{network.name}({network.norm!r}) returned {type(model).__name__}, not a torch.nn.Module"
+        )
+    return model
+
+
+@torch.no_grad()
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    from_, to = ([p for p in model.parameters() if p.dim() > 1] for model in (source, target))
+    if [p.shape for p in from_] == [p.shape for p in to]:
+        for weight, copy in zip(from_, to, strict=True):
+            copy.copy_(weight)

@@ -1,0 +1,112 @@
+"""What was asked, turned into a context and a list of claims and laws; names are checked before any work."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from xhat.data import callable_digest, load
+from xhat.errors import UsageError, unknown
+from xhat.study.claim import PRESETS, Claim, Context
+from xhat.study.claims import CLAIMS
+from xhat.study.laws import LAWS
+from xhat.study.spec import LawSpec, Spec, run_key
+from xhat.study.subjects import users
+
+Named = str | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study before it begins."""
+
+    context: Context
+    claims: tuple[Claim, ...]
+    laws: tuple[str, ...]
+    folder: Path  # where a user's modules are looked for
+    asked: str
+    subject: str
+
+    def key(self, spec: Spec) -> str:
+        """Return the run's key, over the spec and what it only names: data and a user's source."""
+        if isinstance(spec, LawSpec):
+            return run_key(spec)
+        digests = []
+        if spec.network.name != "deep-linear":
+            digests.append(load(spec.data.name, folder=self.folder).digest)
+        if ":" in spec.network.name:
+            digests.append(callable_digest(spec.network.name, self.folder))
+        return run_key(spec, digests=tuple(digests))
+
+
+def make_plan(
+    preset: str,
+    *,
+    claims: Iterable[str] | None,
+    model: Named | None,
+    data: Named | None,
+    seeds: int | None,
+    folder: Path | None,
+) -> Plan:
+    """Check what was asked, and load the data once.
+
+    Raises:
+        UsageError: an unknown preset, claim or data name, with the nearest ones; a claim that cannot take
+            a user's network; ``paper`` without CIFAR-10's folder.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    if seeds is not None and seeds < 2:
+        raise UsageError(f"{seeds} seeds give no interval; ask for 2 at least, or leave --seeds out")
+    where = (folder or Path.cwd()).resolve()
+    model_name, data_name = _name(model, "model"), _name(data, "data")
+    user = users(preset, model_name, data_name or "") if model_name else None
+    if user is None and preset == "paper" and not (data_name or "").startswith("cifar10:"):
+        raise UsageError("the preset paper needs CIFAR-10's binary files: --data cifar10:FOLDER")
+    chosen, laws = _choose(claims, users_network=user is not None)
+    if data_name:
+        load(data_name, folder=where)
+    words = [f"{len(chosen)} claims of the notes"] if claims is None else [c.text.id for c in chosen]
+    if laws:
+        words.append(f"{len(laws)} laws" if claims is None else ", ".join(laws))
+    return Plan(
+        context=Context(preset, user=user, data=None if user else data_name, seeds=seeds),
+        claims=chosen,
+        laws=laws,
+        folder=where,
+        asked=f"Do these hold: {', '.join(words)}?",
+        subject=" on ".join(filter(None, (model_name, data_name))),
+    )
+
+
+def _choose(asked: Iterable[str] | None, *, users_network: bool) -> tuple[tuple[Claim, ...], tuple[str, ...]]:
+    if asked is None:
+        claims = tuple(claim for claim in CLAIMS.values() if claim.takes_networks or not users_network)
+        return claims, () if users_network else tuple(LAWS)
+    found: dict[str, None] = {}
+    for pattern in asked:
+        matches = [name for name in (*CLAIMS, *LAWS) if fnmatchcase(name, pattern)]
+        if not matches:
+            raise unknown("claim", pattern, [*CLAIMS, *LAWS])
+        found |= dict.fromkeys(matches)
+    claims = tuple(CLAIMS[name] for name in found if name in CLAIMS)
+    for claim in claims:
+        if users_network and not claim.takes_networks:
+            able = ", ".join(c.text.id for c in CLAIMS.values() if c.takes_networks)
+            raise UsageError(
+                f"{claim.text.id} builds networks of many depths itself and takes no --model. These do: {able}."
+            )
+    return claims, tuple(name for name in found if name in LAWS)
+
+
+def _name(named: Named | None, what: str) -> str | None:
+    if named is None or isinstance(named, str):
+        return named
+    module, name = getattr(named, "__module__", ""), getattr(named, "__qualname__", "")
+    if not module or module == "__main__" or "<" in name:
+        raise UsageError(
+            f"the {what} callable {named!r} cannot be found by worker processes: put it in a module of its "
+            "own and name it as 'module:callable'"
+        )
+    return f"{module}:{name}"

@@ -1,0 +1,253 @@
+"""The study: claims and laws ask for runs, workers do those that the store does not have, results are kept."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from xhat.errors import XhatError
+from xhat.study.claim import Measurement
+from xhat.study.cost import cost
+from xhat.study.environment import environment
+from xhat.study.execute import law_result
+from xhat.study.executors import Done, LocalPool, SharedExecutor, Task, Workers
+from xhat.study.plan import Named, Plan, make_plan
+from xhat.study.result import ClaimResult, LawResult, Study
+from xhat.study.spec import LawSpec, Spec
+from xhat.study.store import Run, Store
+
+logger = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Is told how a study gets on; costs are in expected seconds of one worker."""
+
+    def planned(self, name: str, cost: float) -> None:
+        """A claim, or the laws, asked for runs of this cost, found ones included."""
+        ...
+
+    def progressed(self, name: str, done: float) -> None:
+        """So much of a claim's cost is done."""
+        ...
+
+    def finished(self, name: str, result: ClaimResult | LawResult) -> None:
+        """A claim or a law was decided."""
+        ...
+
+
+def run(
+    preset: str = "quick",
+    *,
+    claims: Iterable[str] | None = None,
+    model: Named | None = None,
+    data: Named | None = None,
+    out: str | os.PathLike[str] = "xhat-runs",
+    executor: Executor | None = None,
+    seeds: int | None = None,
+    workers: int | None = None,
+    listener: Listener | None = None,
+    folder: Path | None = None,
+) -> Study:
+    """Measure claims and laws; finished runs are kept in ``out`` and not done again.
+
+    Args:
+        preset: "smoke" (seconds, no verdicts), "quick" (minutes), "full" (an hour or two), "paper".
+        claims: Names or patterns of claims and laws; all by default.
+        model: A user's ``make_model(norm)``, or its "module:callable"; for the claims that take networks.
+        data: "fashion-mnist", "digits", "cifar10:FOLDER", or a user's "module:callable".
+        out: Folder of the store.
+        executor: A ``concurrent.futures`` executor, such as Dask's; local processes by default.
+        seeds: In place of the preset's.
+        workers: Local processes; one a core by default.
+        listener: Is told of progress.
+        folder: Where a user's modules are looked for; the working folder by default.
+
+    Returns:
+        The study, which the store has too. Runs that failed are in ``problems``, their claims in
+        ``unfinished``.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: data that are missing or damaged.
+        ModelError: a user's network that cannot be made or does not fit its data.
+        StoreError: a folder that cannot be written.
+    """
+    plan = make_plan(preset, claims=claims, model=model, data=data, seeds=seeds, folder=folder)
+    store = Store(out)
+    hands: Workers = LocalPool(workers) if executor is None else SharedExecutor(executor)
+    try:
+        return _Director(plan, store, hands, listener).direct()
+    finally:
+        hands.stop()
+
+
+@dataclass
+class _Case:
+    """A claim or the laws, while being measured."""
+
+    name: str
+    measurement: Measurement | None  # None: the laws
+    wanted: list[str] = field(default_factory=list)  # keys of the runs asked for last
+    waiting: set[str] = field(default_factory=set)
+    costs: dict[str, float] = field(default_factory=dict)  # of all runs ever asked for
+    keys: set[str] = field(default_factory=set)
+    failed: bool = False
+
+
+class _Director:
+    def __init__(self, plan: Plan, store: Store, hands: Workers, listener: Listener | None) -> None:
+        self.plan, self.store, self.hands, self.listener = plan, store, hands, listener
+        self.started = time.perf_counter()
+        self.runs: dict[str, Run] = {}
+        self.specs: dict[str, Spec] = {}
+        self.tasks: dict[int, str] = {}
+        self.cases: list[_Case] = []
+        self.claims: dict[str, ClaimResult] = {}
+        self.laws: dict[str, LawResult] = {}
+        self.problems: list[str] = []
+        self.begun = datetime.now(UTC).isoformat(timespec="seconds")
+        self.environment = replace(environment(workers=hands.workers), memory_reused=True)
+
+    def direct(self) -> Study:
+        if self.plan.laws:
+            laws = _Case("laws", None)
+            self.cases.append(laws)
+            self._ask(laws, [LawSpec(law) for law in self.plan.laws])
+        for claim in self.plan.claims:
+            case = _Case(claim.text.id, claim.measure(self.plan.context))
+            self.cases.append(case)
+            self._advance(case, next)
+        self._settle()
+        for done in self.hands.results(self._progress):
+            self._take(done)
+            self._settle()
+        return self._keep()
+
+    def _ask(self, case: _Case, specs: Sequence[Spec]) -> None:
+        """Note what a case needs, and hand in what neither the store nor another case has, dearest first."""
+        case.wanted = [self.plan.key(spec) for spec in specs]
+        new: dict[str, Spec] = {}
+        for key, spec in zip(case.wanted, specs, strict=True):
+            case.costs[key] = cost(spec)
+            if key not in self.specs:
+                self.specs[key] = spec
+                found = self.store.get(key)
+                if found is not None:
+                    self.runs[key] = found
+                else:
+                    new[key] = spec
+        case.keys |= set(case.wanted)
+        case.waiting = set(case.wanted) - set(self.runs)
+        for key in sorted(new, key=lambda key: -cost(new[key])):
+            self.tasks[len(self.tasks)] = key
+            self.hands.submit(Task(len(self.tasks) - 1, new[key], self.plan.folder))
+        if self.listener:
+            self.listener.planned(case.name, sum(case.costs.values()))
+        self._progress({})
+
+    def _settle(self) -> None:
+        """Send every case what it waited for, as long as some case has all of it."""
+        while ready := [c for c in self.cases if c.wanted and not c.waiting and not c.failed]:
+            for case in ready:
+                runs = [self.runs[key] for key in case.wanted]
+                case.wanted = []
+                if case.measurement is None:
+                    self._decide_laws(runs)
+                else:
+                    self._advance(case, partial(_send, runs))
+
+    def _advance(self, case: _Case, step: Callable[[Measurement], Sequence[Spec]]) -> None:
+        assert case.measurement is not None
+        try:
+            self._ask(case, step(case.measurement))
+        except StopIteration as stop:
+            seconds = sum(self.runs[key].record["seconds"] for key in case.keys)
+            result = _without_verdicts(stop.value) if self.plan.context.preset == "smoke" else stop.value
+            self.claims[case.name] = replace(result, seconds=seconds)
+            self._keep()
+            if self.listener:
+                self.listener.finished(case.name, self.claims[case.name])
+
+    def _decide_laws(self, runs: Sequence[Run]) -> None:
+        for run_ in runs:
+            law = law_result(run_)
+            self.laws[law.id] = law
+            if self.listener:
+                self.listener.finished(law.id, law)
+        self._keep()
+
+    def _take(self, done: Done) -> None:
+        key = self.tasks[done.task.index]
+        if done.error is not None:
+            if isinstance(done.error, XhatError):
+                raise done.error
+            self._fail(key, done.error)
+            return
+        assert done.record is not None
+        assert done.arrays is not None
+        record = {"spec": self.specs[key], **done.record}
+        self.store.put(key, record, done.arrays)
+        self.runs[key] = Run(key, record, done.arrays)
+        for case in self.cases:
+            case.waiting.discard(key)
+        self._progress({})
+
+    def _fail(self, key: str, error: BaseException) -> None:
+        """Note a run that failed; the claims that need it stay unfinished, the others go on."""
+        hit = [case for case in self.cases if key in case.waiting]
+        for case in hit:
+            case.failed = True
+        names = ", ".join(case.name for case in hit)
+        self.problems.append(f"run {key} of {names} failed: {type(error).__name__}: {error}")
+        logger.error("run %s failed", key, exc_info=error)
+
+    def _progress(self, shares: dict[int, float]) -> None:
+        if self.listener is None:
+            return
+        by_key = {self.tasks[index]: share for index, share in shares.items()}
+        for case in self.cases:
+            done = sum(
+                price * (1.0 if key in self.runs else by_key.get(key, 0.0))
+                for key, price in case.costs.items()
+            )
+            self.listener.progressed(case.name, done)
+
+    def _keep(self) -> Study:
+        """Write what is known so far, so that a page can be made of it whatever happens next."""
+        study = Study(
+            preset=self.plan.context.preset,
+            asked=self.plan.asked,
+            subject=self.plan.subject,
+            started=self.begun,
+            seconds=time.perf_counter() - self.started,
+            environment=self.environment,
+            claims=tuple(self.claims[c.text.id] for c in self.plan.claims if c.text.id in self.claims),
+            laws=tuple(self.laws[law] for law in self.plan.laws if law in self.laws),
+            unfinished=tuple(
+                name
+                for name in (*(c.text.id for c in self.plan.claims), *self.plan.laws)
+                if name not in self.claims and name not in self.laws
+            ),
+            problems=tuple(self.problems),
+        )
+        self.store.put_study(study)
+        return study
+
+
+def _send(runs: Sequence[Run], measurement: Measurement) -> Sequence[Spec]:
+    return measurement.send(runs)
+
+
+def _without_verdicts(result: ClaimResult) -> ClaimResult:
+    """A smoke run shows that everything works; it is too small to decide anything."""
+    effects = tuple(
+        replace(effect, verdict="inconclusive", note="too small for a verdict") for effect in result.effects
+    )
+    found = ("A smoke run shows that everything works. It is too small to decide anything.",)
+    return replace(result, verdict="inconclusive", effects=effects, found=found)

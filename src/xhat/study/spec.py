@@ -1,0 +1,132 @@
+"""What a run is, as typed data: its key in the store is a hash of all that decides its numbers."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import xhat
+
+Option = str | int | float
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by name: "mlp", "vgg", "deep-linear", or a user's "module:callable"."""
+
+    name: str
+    norm: str = "batch"
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def with_norm(self, norm: str) -> "Network":
+        """Return the same network with another normalisation."""
+        return replace(self, norm=norm)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether many members train as one batched computation."""
+        return self.name in ("mlp", "deep-linear")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set by name, cut to ``train`` and ``test`` samples, images pooled by ``pool``."""
+
+    name: str = "fashion-mnist"
+    train: int | None = None
+    test: int | None = None
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """What may differ between the members of one ensemble."""
+
+    seed: int
+    lr: float
+    init: str = "he"
+    scale: float = 1.0  # multiplies the initial weights
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Walk along the gradient before the given steps, at step sizes ``ratios`` times the learning rate."""
+
+    at: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record layer distributions on a fixed batch of ``batch`` training samples before the given steps."""
+
+    at: tuple[int, ...]
+    batch: int = 256
+    layers: tuple[str, ...] | None = None  # full names; None: every layer with weights
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training run: an ensemble of members, or one network. Plain SGD unless ``momentum`` is given."""
+
+    network: Network
+    data: Data
+    members: tuple[Member, ...]
+    steps: int
+    batch_size: int
+    momentum: float = 0.0
+    probe: Probe | None = None
+    record: Record | None = None
+    gradients: bool = False  # keep each layer's gradient norm at the start
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class LawSpec:
+    """One law's check."""
+
+    law: str
+    seed: int = 0
+    threads: int = 1
+
+
+Spec = TrainSpec | LawSpec
+
+
+def describe(spec: Spec) -> dict[str, Any]:
+    """Return the spec as plain data, as ``record.json`` holds it."""
+    return {"kind": "law" if isinstance(spec, LawSpec) else "train", **asdict(spec)}
+
+
+def run_key(spec: Spec, *, digests: tuple[str, ...] = ()) -> str:
+    """Return the run's key: equal keys mean equal numbers.
+
+    Args:
+        spec: The run.
+        digests: Hashes of what the spec only names: the data, a user's source.
+    """
+    parts = {
+        "spec": describe(spec),
+        "digests": list(digests),
+        "source": source_digest(),
+        "torch": torch.__version__,
+    }
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@lru_cache
+def source_digest() -> str:
+    """Return the hash of xhat's own source, without what only shows results (report, cli)."""
+    root = Path(xhat.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root)
+        if place.parts[0] in ("report", "cli.py", "cli"):
+            continue
+        digest.update(str(place).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""The study's own networks and data by preset: small where minutes count, the papers' sizes for ``paper``."""
+
+from xhat.errors import UsageError
+from xhat.study.claim import Subject
+from xhat.study.spec import Data, Network
+
+_CIFAR = Data("cifar10")
+
+
+def vgg(preset: str) -> Subject:
+    """Return the VGG-like network of eight convolutions."""
+    width, data, seeds, steps, batch = {
+        "smoke": (4, Data(train=320, test=200, pool=2), 3, 12, 32),
+        "quick": (8, Data(train=5000, test=1000), 4, 200, 64),
+        "full": (16, Data(train=10_000, test=2000), 6, 600, 128),
+        "paper": (64, _CIFAR, 6, 15_000, 128),
+    }[preset]
+    return Subject(
+        "VGG-like, 8 convolutions", Network("vgg", options=(("width", width),)), data, seeds, steps, batch
+    )
+
+
+def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | None = None) -> Subject:
+    """Return the multi-layer perceptron of ``depth`` hidden layers, trained as an ensemble."""
+    width, data, seeds, default, batch = {
+        "smoke": (16, Data(train=320, test=200, pool=4), 3, 12, 32),
+        "quick": (50, Data(train=5000, test=1000, pool=2), 10, 300, 64),
+        "full": (100, Data(train=10_000, test=2000), 10, 1000, 128),
+        "paper": (100, Data(train=10_000, test=2000), 20, 5000, 128),
+    }[preset]
+    return Subject(
+        f"MLP, {depth} hidden {activation} layers of {width}",
+        Network("mlp", options=(("depth", depth), ("width", width), ("activation", activation))),
+        data,
+        seeds,
+        steps or default,
+        batch,
+        init="he" if activation == "relu" else "xavier",
+    )
+
+
+def deep_linear(preset: str) -> Subject:
+    """Return the deep linear network of [S], 25 layers of 10×10 at every preset but ``smoke``."""
+    depth, seeds, steps = {
+        "smoke": (5, 3, 12),
+        "quick": (25, 10, 1000),
+        "full": (25, 10, 10_000),
+        "paper": (25, 20, 10_000),
+    }[preset]
+    return Subject(
+        f"deep linear network, {depth} layers of 10×10",
+        Network("deep-linear", options=(("depth", depth),)),
+        Data("gaussian"),
+        seeds,
+        steps,
+        1000,
+        init="xavier",
+    )
+
+
+def users(preset: str, model: str, data: str) -> Subject:
+    """Return a user's network on the user's data.
+
+    Raises:
+        UsageError: one of the two is not named.
+    """
+    if not model or not data:
+        raise UsageError("--model and --data go together: name both, each as module:callable")
+    seeds, steps, batch = {
+        "smoke": (3, 12, 32),
+        "quick": (4, 200, 64),
+        "full": (6, 1000, 128),
+        "paper": (6, 15_000, 128),
+    }[preset]
+    return Subject(model, Network(model), Data(data), seeds, steps, batch, init="own")

@@ -1,0 +1,216 @@
+"""One training run, from a spec to its numbers: plain SGD on one network or on an ensemble at once."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xhat.data import TensorData, load
+from xhat.errors import DataError, ModelError
+from xhat.landscape._unchanged import unchanged
+from xhat.landscape._walk import Walk, walk
+from xhat.landscape.recording import QUANTILES, Recording, record
+from xhat.study.networks import build
+from xhat.study.spec import Data, TrainSpec
+from xhat.study.store import Arrays
+from xhat.study.tasks import Classification, EnsembleClassification, LinearRegression, Task
+
+Tick = Callable[[float], None]
+
+
+def train(
+    spec: TrainSpec, *, tick: Tick | None = None, folder: Path | None = None
+) -> tuple[dict[str, Any], Arrays]:
+    """Train, and return what the run says of itself and its arrays.
+
+    M members, T steps, P probes of E step sizes, R records. A run stops early once no member's loss is
+    finite; the rest of its losses are NaN.
+
+    Args:
+        spec: The run.
+        tick: Called with the share done, between 0 and 1.
+        folder: Where a user's module is looked for.
+
+    Returns:
+        The record ("positions" recorded, "layers" with a gradient norm) and the arrays: loss (M, T),
+        final_loss (M,): the mean over the last tenth of the steps; chance (M,); trains (M,): finite at
+        every step and finally below half of chance; test_accuracy (M,); probe_step (P,), probe_ratio
+        (E,), probe_loss and probe_distance (M, P, E), probe_start, probe_gradient and probe_weight (M, P);
+        record_step (R,) and the fields of each recorded position; layer_gradient (M, L).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _Training(spec, folder).run(tick or (lambda share: None))
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Training:
+    def __init__(self, spec: TrainSpec, folder: Path | None) -> None:
+        self.spec = spec
+        data = None if spec.network.name == "deep-linear" else load_data(spec.data, folder)
+        self.model = build(spec.network, spec.members, data, folder)
+        self.task = _task(spec, data)
+        self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+        self.members = len(spec.members)
+        self.lr = torch.tensor([member.lr for member in spec.members])
+        self.velocity = [torch.zeros_like(p) for p in self.parameters] if spec.momentum else []
+        torch.manual_seed(spec.members[0].seed)  # noise and dropout: not where building left off
+
+    def run(self, tick: Tick) -> tuple[dict[str, Any], Arrays]:
+        spec = self.spec
+        started = time.perf_counter()
+        loss = torch.full((self.members, spec.steps), torch.nan)
+        walks: list[Walk] = []
+        found: dict[str, Any] = {}
+        arrays: Arrays = {}
+        layers = spec.record.layers if spec.record else None
+        with record(self.model, every=None, layers=layers) as recording:
+            for step in range(spec.steps):
+                self.model.train()
+                x, y = self.task.batch(step)
+                if step == 0:
+                    self._try(x, y)
+                    if spec.gradients:
+                        found["layers"], arrays["layer_gradient"] = self._layer_gradients(x, y)
+                if spec.probe and step in spec.probe.at:
+                    walks.append(self._walk(x, y, spec.probe.ratios))
+                if spec.record and step in spec.record.at:
+                    recording.snapshot(self.task.fixed(spec.record.batch), step)
+                loss[:, step] = self._step(x, y)
+                if not bool(loss[:, step].isfinite().any()):
+                    break
+                tick((step + 1) / spec.steps)
+        arrays |= self._outcome(loss)
+        arrays |= _probe_arrays(spec, walks)
+        if spec.record:
+            found["positions"] = _record_arrays(recording, arrays)
+        found["seconds"] = time.perf_counter() - started
+        return found, arrays
+
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.task.losses(self.model(x), y)
+
+    def _try(self, x: Tensor, y: Tensor) -> None:
+        """Make sure that the network takes these data, before any time is spent."""
+        try:
+            with unchanged(self.model), torch.no_grad():
+                self._losses(x, y)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self.spec.network.name} (norm={self.spec.network.norm!r}) does not take the data "
+                f"{self.spec.data.name}: input of shape {tuple(x.shape)}, target of shape {tuple(y.shape)}. "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        loss = self._losses(x, y)
+        found = torch.autograd.grad(loss.sum(), self.parameters, allow_unused=True)
+        slopes = [
+            torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)
+        ]
+        return loss.detach(), slopes
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        loss, slopes = self._gradient(x, y)
+        with torch.no_grad():
+            if self.velocity:
+                torch._foreach_mul_(self.velocity, self.spec.momentum)
+                torch._foreach_add_(self.velocity, slopes)
+                slopes = self.velocity
+            if self.members == 1:
+                torch._foreach_add_(self.parameters, slopes, alpha=-float(self.lr))
+            else:
+                for parameter, slope in zip(self.parameters, slopes, strict=True):
+                    rate = self.lr.view(-1, *[1] * (slope.dim() - 1))
+                    parameter.sub_(rate * slope)
+        return loss
+
+    def _walk(self, x: Tensor, y: Tensor, ratios: tuple[float, ...]) -> Walk:
+        with unchanged(self.model):
+            randomness = torch.get_rng_state()
+
+            def losses() -> Tensor:
+                torch.set_rng_state(randomness)
+                return self._losses(x, y)
+
+            steps = self.lr[:, None] * torch.tensor(ratios)
+            return walk(self.parameters, losses, steps, members=self.members)
+
+    def _layer_gradients(self, x: Tensor, y: Tensor) -> tuple[list[str], npt.NDArray[Any]]:
+        with unchanged(self.model):
+            _, slopes = self._gradient(x, y)
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        lead = 1 if hasattr(self.model, "members") else 0
+        kept = [
+            (names[id(p)], g.reshape(self.members, -1).norm(dim=1))
+            for p, g in zip(self.parameters, slopes, strict=True)
+            if p.dim() - lead >= 2
+        ]
+        return [name for name, _ in kept], torch.stack([norm for _, norm in kept], 1).numpy()
+
+    def _outcome(self, loss: Tensor) -> Arrays:
+        tail = max(1, self.spec.steps // 10)
+        final = loss[:, -tail:].mean(1)
+        trains = loss.isfinite().all(1) & (final < self.task.chance / 2)
+        return {
+            "loss": loss.numpy(),
+            "final_loss": final.numpy(),
+            "chance": self.task.chance.numpy(),
+            "trains": trains.numpy(),
+            **self.task.evaluate(self.model),
+        }
+
+
+def load_data(data: Data, folder: Path | None) -> TensorData:
+    """Return the data set, cut and pooled as the spec says."""
+    whole = load(data.name, folder=folder)
+    if data.train is not None or data.test is not None:
+        whole = whole.subset(train=data.train, test=data.test)
+    return whole.pooled(data.pool) if data.pool > 1 else whole
+
+
+def _task(spec: TrainSpec, data: TensorData | None) -> Task:
+    seeds = tuple(member.seed for member in spec.members)
+    if data is None:
+        return LinearRegression(seeds)
+    if spec.batch_size > len(data.train_y):
+        raise DataError(
+            f"{data.name} has {len(data.train_y)} training samples; a batch of {spec.batch_size} does not fit"
+        )
+    if spec.network.is_ensemble:
+        return EnsembleClassification(data, seeds, spec.batch_size)
+    return Classification(data, seeds[0], spec.batch_size)
+
+
+def _probe_arrays(spec: TrainSpec, walks: list[Walk]) -> Arrays:
+    if spec.probe is None or not walks:
+        return {}
+    return {
+        "probe_step": np.array(spec.probe.at[: len(walks)]),
+        "probe_ratio": np.array(spec.probe.ratios),
+        "probe_loss": np.stack([w.loss for w in walks], 1),
+        "probe_distance": np.stack([w.distance for w in walks], 1),
+        "probe_start": np.stack([w.start_loss for w in walks], 1),
+        "probe_gradient": np.stack([w.gradient_norm for w in walks], 1),
+        "probe_weight": np.stack([w.weight_norm for w in walks], 1),
+    }
+
+
+def _record_arrays(recording: Recording, arrays: Arrays) -> list[list[str]]:
+    arrays["record_step"] = np.array(recording.steps)
+    arrays["record_quantile"] = np.array(QUANTILES)
+    positions = recording.positions()
+    for index, position in enumerate(positions):
+        for field in ("mean", "std", "dead", "pooled", "units"):
+            arrays[f"record_{index}_{field}"] = getattr(position, field)
+    return [[position.layer, position.side] for position in positions]
