@@ -79,6 +79,10 @@ def landscape() -> Figure:
     )
 
 
+def _loss(rate: float, limit: float, scale: float) -> float:
+    return 0.05 + scale * abs(math.log10(rate / limit)) ** 2 if rate < limit else math.inf
+
+
 def rates() -> Figure:
     x = tuple(10 ** (-3 + nth / 4) for nth in range(15))
     names = ((("batch norm", "batch"), 3.0), (("no norm", "none"), 0.2), (("group norm", "group"), 1.0))
@@ -92,20 +96,13 @@ def rates() -> Figure:
                 title,
                 Axis("learning rate", log=True),
                 Axis("final training loss", log=True),
-                tuple(
-                    Curve(
-                        name,
-                        arm,
-                        x,
-                        tuple(
-                            0.05 + scale * abs(math.log10(v / limit)) ** 2 if v < limit else math.inf
-                            for v in x
-                        ),
-                        mode="lines+markers",
-                    )
-                    for (name, arm), limit in names
-                )
-                + (Curve("half of chance", "threshold", (x[0], x[-1]), (1.15, 1.15), dashed=True),),
+                (
+                    *(
+                        Curve(name, arm, x, tuple(_loss(v, limit, scale) for v in x), mode="lines+markers")
+                        for (name, arm), limit in names
+                    ),
+                    Curve("half of chance", "threshold", (x[0], x[-1]), (1.15, 1.15), dashed=True),
+                ),
             )
             for title, scale in (("MLP, 8 layers", 0.3), ("VGG-like, 8 convolutions", 0.2))
         ),
@@ -128,7 +125,7 @@ def depths() -> Figure:
                     curve(
                         label,
                         arm,
-                        (lambda d, s=fall: top * math.exp(-d / s)),
+                        lambda d, s=fall, t=top: t * math.exp(-d / s),
                         x=x,
                         spread=0.08,
                         mode="lines+markers",

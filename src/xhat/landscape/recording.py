@@ -77,7 +77,7 @@ class Recording:
         self._members: int | None = getattr(model, "members", None)
         self._modules = _choose(model, layers)
         self._units = units
-        self._levels = torch.tensor(self.quantiles, dtype=torch.float32)
+        self._levels = np.array(self.quantiles, dtype=np.float32)
         self._seen: dict[tuple[str, Side], list[Summary]] = {}
         self._found: dict[tuple[str, Side], Summary] = {}
         self._handles: list[RemovableHandle] = []

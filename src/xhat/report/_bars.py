@@ -25,7 +25,9 @@ def bar(effect: Effect) -> Bar | None:
     ends = (effect.low, effect.high)
     if not math.isfinite(effect.estimate) or any(math.isnan(end) for end in ends):
         return None
-    limits = (effect.threshold,) if effect.rule == "above" else (-effect.threshold, effect.threshold)
+    limits: tuple[float, ...] = (
+        (effect.threshold,) if effect.rule == "above" else (-effect.threshold, effect.threshold)
+    )
     neutral = 1.0 if "ratio" in effect.unit else 0.0
     values = [value for value in (*ends, effect.estimate, *limits) if math.isfinite(value)]
     log = neutral == 1.0 and min(values) > 0 and max(values) > 20 * min(values)
@@ -36,7 +38,7 @@ def bar(effect: Effect) -> Bar | None:
     start, stop = start - pad, stop + pad
 
     def place(value: float) -> float:
-        at = math.log(value) if log and math.isfinite(value) else value
+        at: float = math.log(value) if log and math.isfinite(value) else value
         return round(100 * min(1.0, max(0.0, (at - start) / (stop - start))), 2)
 
     ticks = tuple(place(limit) for limit in limits)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from xhat.report._points import Json, floor_of, outline, points
+from xhat.report._words import short
 from xhat.study.result import Axis, Figure, Panel
 
 
@@ -14,6 +15,7 @@ def text(words: str) -> str:
 
 
 def layout_of(figure: Figure, frames: Sequence[Sequence[Panel]]) -> Json:
+    """Return the layout: panels in one row, axes that are fixed where frames move, slider and button."""
     panels = frames[0]
     layout: Json = {
         "grid": {"rows": 1, "columns": max(1, len(panels)), "pattern": "independent"},
@@ -57,9 +59,29 @@ def _axis(axis: Axis, values: Sequence[float], anchor: str, *, fixed: bool) -> J
     if fixed:
         pad = 0.05 * (high - low) or 0.5 * (abs(high) or 1)
         made["range"] = [low - pad, high + pad]
-    if axis.log and high - low > 1.5:
-        made["dtick"] = max(1, math.ceil((high - low) / 6))
-    return made
+    return made | (_log_ticks(low, high) if axis.log else {})
+
+
+def _log_ticks(low: float, high: float) -> Json:
+    """Mark powers of ten where there are enough of them, else round numbers."""
+    if high - low > 3:
+        decades = math.ceil((high - low) / 6)
+        return {"dtick": decades} | ({"minor": {"ticks": "outside", "ticklen": 2}} if decades == 1 else {})
+    digits = (1, 3) if high - low > 1.5 else (1, 2, 5)
+    powers = range(math.floor(low) - 1, math.ceil(high) + 2)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    if low < high and sum(low <= math.log10(tick) <= high for tick in ticks) < 2:
+        start, stop = 10**low, 10**high
+        wanted = (stop - start) / 4
+        power = math.floor(math.log10(wanted))
+        step = next(digit * 10.0**power for digit in (1, 2, 5, 10) if digit * 10.0**power >= wanted)
+        ticks = [step * nth for nth in range(max(1, math.floor(start / step)), math.ceil(stop / step) + 1)]
+    return {"tickvals": ticks, "ticktext": [_tick(tick) for tick in ticks]}
+
+
+def _tick(value: float) -> str:
+    """Write a tick in few letters: 20k, 2×10⁶."""
+    return f"{short(value / 1000)}k" if 1e4 <= value < 1e6 else short(value).replace(" ", "")
 
 
 def _title(place: int, title: str) -> Json:

@@ -29,6 +29,7 @@ def floor_of(panels: Iterable[Panel]) -> tuple[float, float]:
 
 
 def points(curve: Curve | None, floor: tuple[float, float]) -> Json:
+    """Return x and y with gaps; a frame without the curve leaves it empty."""
     if curve is None:
         return {"x": [], "y": []}
     return {"x": [_value(x, floor[0]) for x in curve.x], "y": [_value(y, floor[1]) for y in curve.y]}

@@ -12,12 +12,18 @@ _FIXED = {
     "layer": ("#009E73", "square"),
     "group": ("#CC79A7", "diamond"),
 }
-_FREE = (
-    ("#E69F00", "triangle-up"),
-    ("#56B4E9", "triangle-down"),
-    ("#808080", "cross"),
-    ("#B5A400", "star"),  # the palette's yellow, darkened: it has to show on white
+# Other arms take these in turn; seven and eight have no common divisor, so pairs repeat after 56.
+_COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#808080",  # the palette's black: it has to show on a dark page
+    "#B5A400",  # its yellow, darkened: it has to show on white
+    "#009E73",
+    "#CC79A7",
+    "#0072B2",
+    "#D55E00",
 )
+_SYMBOLS = ("triangle-up", "triangle-down", "cross", "star", "triangle-left", "triangle-right", "hourglass")
 _DASHES = {False: ("solid", "dot", "dashdot"), True: ("dash", "longdash", "longdashdot")}
 
 
@@ -29,11 +35,10 @@ class Style:
     symbol: str
     dash: str
 
-    @property
-    def fill(self) -> str:
-        """The colour of the curve's band."""
+    def fill(self, bands: int) -> str:
+        """Return the colour of the curve's band: fainter where many lie on one another."""
         red, green, blue = (int(self.colour[at : at + 2], 16) for at in (1, 3, 5))
-        return f"rgba({red},{green},{blue},0.16)"
+        return f"rgba({red},{green},{blue},{min(0.16, max(0.05, 0.5 / bands)):.2f})"
 
 
 def panels_of(figure: Figure) -> tuple[tuple[Panel, ...], ...]:
@@ -58,6 +63,7 @@ def style(arm: str, nth: int, *, dashed: bool, arms: tuple[str, ...]) -> Style:
     if arm in _FIXED:
         colour, symbol = _FIXED[arm]
     else:
-        colour, symbol = _FREE[arms.index(arm) % len(_FREE)]
+        place = arms.index(arm)
+        colour, symbol = _COLOURS[place % len(_COLOURS)], _SYMBOLS[place % len(_SYMBOLS)]
     dashes = _DASHES[dashed]
     return Style(colour, symbol, dashes[nth % len(dashes)])

@@ -4,13 +4,15 @@ import math
 import re
 from datetime import UTC, datetime
 
+from xhat.study.result import Table
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float) -> str:
+def number(value: float, *, short: bool = False) -> str:
     """Write a number: whole ones in full, others with three significant digits; "–" for NaN.
 
-    A number that three digits hold exactly loses its trailing zeros: a rate is 0.1, a mean 0.100.
+    Short leaves trailing zeros away: a threshold is 0.5, an estimate 0.500.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -23,16 +25,33 @@ def number(value: float) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
     power = int(exponent)
     if value and not -4 <= power < 6:
-        shown = f"{float(mantissa):g} × 10{str(power).translate(_SUPERSCRIPTS)}"
+        shown = mantissa
+        ending = f" × 10{str(power).translate(_SUPERSCRIPTS)}"
     else:
-        rounded = float(f"{value:.3g}")
-        shown = f"{rounded:g}" if rounded == value and power < 3 else f"{rounded:,.{max(0, 2 - power)}f}"
-    return shown.replace("-", "−")
+        shown, ending = f"{float(f'{value:.3g}'):,.{max(0, 2 - power)}f}", ""
+    if "." in shown and (short or not value):
+        shown = shown.rstrip("0").rstrip(".")
+    return shown.replace("-", "−") + ending
 
 
-def cell(value: str | float) -> str:
-    """Write a table's cell: text as it is, numbers by ``number``."""
-    return value if isinstance(value, str) else number(value)
+def short(value: float) -> str:
+    """Write a number that was chosen, not measured."""
+    return number(value, short=True)
+
+
+def columns(table: Table) -> list[tuple[bool, list[str]]]:
+    """Return a table's columns: whether they are numbers, to be set flush right, and their cells.
+
+    A column of numbers that three digits hold exactly, such as learning rates, is written short.
+    """
+    made = []
+    for nth in range(len(table.columns)):
+        values = [row[nth] for row in table.rows]
+        floats = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+        exact = all(value == float(f"{value:.3g}") for value in floats)
+        cells = [value if isinstance(value, str) else number(value, short=exact) for value in values]
+        made.append((nth > 0 and any(not isinstance(value, str) for value in values), cells))
+    return made
 
 
 def duration(seconds: float) -> str:

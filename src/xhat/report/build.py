@@ -10,15 +10,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from xhat.report import _words
 from xhat.report._bars import bar
 from xhat.report._files import replacing
+from xhat.report._points import Json
 from xhat.report._styles import arms_of
-from xhat.report.figures import Json, to_plotly
-from xhat.study.result import ClaimResult, LawCheck, LawResult, Study, Table
+from xhat.report.figures import to_plotly
+from xhat.study.result import ClaimResult, LawCheck, LawResult, Study
 
 
 def build_page(study: Study) -> str:
@@ -36,9 +36,9 @@ def build_page(study: Study) -> str:
             figures=_figures(study),
             verdicts=_tally(("supported", "contradicted", "inconclusive"), (c.verdict for c in study.claims)),
             laws=_tally(("holds", "fails"), ("holds" if law.passed else "fails" for law in study.laws)),
-            hashes=Markup(" ".join(f"'{_hash(code)}'" for code in scripts.values())),
-            css=Markup(_asset("page.css")),
-            **{name: Markup(code) for name, code in scripts.items()},
+            hashes=" ".join(f"'{_hash(code)}'" for code in scripts.values()),
+            css=_asset("page.css"),
+            **scripts,
         )
     )
 
@@ -63,14 +63,14 @@ def _templates() -> Environment:
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     made.filters |= {
         "bar": bar,
-        "cell": _words.cell,
+        "columns": _words.columns,
         "counted": _words.counted,
         "duration": _words.duration,
         "id": _id,
         "moment": _words.moment,
         "number": _words.number,
-        "numeric": _numeric,
         "seeds": _seeds,
+        "short": _words.short,
         "worst": _worst,
     }
     return made
@@ -86,9 +86,10 @@ def _hash(code: str) -> str:
 
 def _figures(study: Study) -> dict[str, Json]:
     """Return every figure by its element's id; one section's figures share their colours."""
+    parts: tuple[ClaimResult | LawResult, ...] = (*study.claims, *study.laws)
     return {
         f"{_id(part)}-figure-{nth}": to_plotly(figure, arms=arms_of(part.figures))
-        for part in (*study.claims, *study.laws)
+        for part in parts
         for nth, figure in enumerate(part.figures, start=1)
     }
 
@@ -102,11 +103,6 @@ def _id(part: ClaimResult | LawResult) -> str:
 def _tally(words: tuple[str, ...], found: Iterable[str]) -> list[tuple[str, int]]:
     counts = Counter(found)
     return [(word, counts[word]) for word in words]
-
-
-def _numeric(table: Table, column: int) -> bool:
-    """Whether a column holds a number anywhere, and so is set flush right."""
-    return any(not isinstance(row[column], str) for row in table.rows if column < len(row))
 
 
 def _seeds(claim: ClaimResult) -> str:

@@ -4,7 +4,8 @@ Bands are filled polygons, drawn below all lines. With frames, the traces are th
 together, so that a slider only exchanges x and y, and the axes are fixed over all frames.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xhat.report._layout import layout_of, text
@@ -29,9 +30,10 @@ def to_plotly(figure: Figure, *, arms: Sequence[str] | None = None) -> Json:
     first = {key: curve for curves in reversed(keyed) for key, curve in curves.items()}
     order = sorted(first, key=lambda key: key[0])
     floors = [floor_of(panels) for panels in zip(*frames, strict=True)]
-    styles = _styles(order, free)
+    styles = _styles(first, order, free)
     banded = [key for key in order if any(_has_band(curves.get(key)) for curves in keyed)]
-    data = [_band(key, styles[key]) for key in banded]
+    crowd = max(Counter(key[0] for key in banded).values(), default=1)
+    data = [_band(key, styles[key].fill(crowd)) for key in banded]
     shown: set[tuple[str, str, bool]] = set()
     for key in order:
         data.append(_line(key, first[key], styles[key], legend=key[1:4] not in shown))
@@ -57,16 +59,20 @@ def _keyed(panels: Sequence[Panel]) -> dict[Key, Curve]:
     return found
 
 
-def _styles(order: Iterable[Key], arms: tuple[str, ...]) -> dict[Key, Style]:
-    """Give each curve its style: the same name looks the same in every panel."""
+def _styles(first: Mapping[Key, Curve], order: Iterable[Key], arms: tuple[str, ...]) -> dict[Key, Style]:
+    """Give each curve its style: the same name looks the same in every panel.
+
+    An arm's first line is solid, and its first dashed one dashed, as captions say; points take no dash.
+    """
     names: dict[tuple[str, bool], list[str]] = {}
     styles: dict[Key, Style] = {}
     for key in order:
         _, name, arm, dashed, _ = key
         seen = names.setdefault((arm, dashed), [])
-        if name not in seen:
+        if name not in seen and first[key].mode != "markers":
             seen.append(name)
-        styles[key] = style(arm, seen.index(name), dashed=dashed, arms=arms)
+        nth = seen.index(name) if name in seen else 0
+        styles[key] = style(arm, nth, dashed=dashed, arms=arms)
     return styles
 
 
@@ -82,7 +88,7 @@ def _line(key: Key, curve: Curve, look: Style, *, legend: bool) -> Json:
     return trace | {"mode": "lines+markers", "line": {"color": look.colour, "dash": look.dash, "width": 2}}
 
 
-def _band(key: Key, look: Style) -> Json:
+def _band(key: Key, fill: str) -> Json:
     return _trace(
         key,
         name=text(key[1]),
@@ -90,7 +96,7 @@ def _band(key: Key, look: Style) -> Json:
         mode="lines",
         line={"width": 0},
         fill="toself",
-        fillcolor=look.fill,
+        fillcolor=fill,
         hoverinfo="skip",
     )
 

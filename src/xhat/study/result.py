@@ -207,3 +207,18 @@ def overall(effects: Sequence[Effect]) -> Verdict:
     if "contradicted" in verdicts and "supported" not in verdicts:
         return "contradicted"
     return "inconclusive"
+
+
+def disagreement(effects: Sequence[Effect]) -> str:
+    """Say in a sentence that a claim's parts disagree, or return ""."""
+    primary = [effect for effect in effects if effect.primary]
+    parts = {
+        verdict: [effect.name for effect in primary if effect.verdict == verdict]
+        for verdict in ("supported", "contradicted")
+    }
+    if not (parts["supported"] and parts["contradicted"]):
+        return ""
+    return (
+        "The parts of this claim disagree, so that it is neither supported nor contradicted as a whole. "
+        f"Supported: {'; '.join(parts['supported'])}. Contradicted: {'; '.join(parts['contradicted'])}."
+    )

@@ -18,8 +18,8 @@ from xhat.study.environment import environment
 from xhat.study.execute import law_result
 from xhat.study.executors import Done, LocalPool, SharedExecutor, Task, Workers
 from xhat.study.plan import Named, Plan, make_plan
-from xhat.study.result import ClaimResult, LawResult, Study
-from xhat.study.spec import LawSpec, Spec
+from xhat.study.result import ClaimResult, LawResult, Study, disagreement
+from xhat.study.spec import LawSpec, Spec, describe
 from xhat.study.store import Run, Store
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,8 @@ class _Director:
         except StopIteration as stop:
             seconds = sum(self.runs[key].record["seconds"] for key in case.keys)
             result = _without_verdicts(stop.value) if self.plan.context.preset == "smoke" else stop.value
-            self.claims[case.name] = replace(result, seconds=seconds)
+            found = tuple(filter(None, (disagreement(result.effects), *result.found)))
+            self.claims[case.name] = replace(result, seconds=seconds, found=found)
             self._keep()
             if self.listener:
                 self.listener.finished(case.name, self.claims[case.name])
@@ -191,7 +192,7 @@ class _Director:
             return
         assert done.record is not None
         assert done.arrays is not None
-        record = {"spec": self.specs[key], **done.record}
+        record = {"spec": describe(self.specs[key]), **done.record}
         self.store.put(key, record, done.arrays)
         self.runs[key] = Run(key, record, done.arrays)
         for case in self.cases:

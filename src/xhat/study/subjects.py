@@ -2,6 +2,7 @@
 
 from xhat.errors import UsageError
 from xhat.study.claim import Subject
+from xhat.study.result import Table
 from xhat.study.spec import Data, Network
 
 _CIFAR = Data("cifar10")
@@ -11,7 +12,7 @@ def vgg(preset: str) -> Subject:
     """Return the VGG-like network of eight convolutions."""
     width, data, seeds, steps, batch = {
         "smoke": (4, Data(train=320, test=200, pool=2), 3, 12, 32),
-        "quick": (8, Data(train=5000, test=1000), 4, 200, 64),
+        "quick": (8, Data(train=5000, test=1000, pool=2), 4, 300, 64),
         "full": (16, Data(train=10_000, test=2000), 6, 600, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]
@@ -24,7 +25,7 @@ def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | N
     """Return the multi-layer perceptron of ``depth`` hidden layers, trained as an ensemble."""
     width, data, seeds, default, batch = {
         "smoke": (16, Data(train=320, test=200, pool=4), 3, 12, 32),
-        "quick": (50, Data(train=5000, test=1000, pool=2), 10, 300, 64),
+        "quick": (32, Data(train=5000, test=1000, pool=2), 10, 200, 64),
         "full": (100, Data(train=10_000, test=2000), 10, 1000, 128),
         "paper": (100, Data(train=10_000, test=2000), 20, 5000, 128),
     }[preset]
@@ -43,7 +44,7 @@ def deep_linear(preset: str) -> Subject:
     """Return the deep linear network of [S], 25 layers of 10×10 at every preset but ``smoke``."""
     depth, seeds, steps = {
         "smoke": (5, 3, 12),
-        "quick": (25, 10, 1000),
+        "quick": (25, 10, 600),
         "full": (25, 10, 10_000),
         "paper": (25, 20, 10_000),
     }[preset]
@@ -56,6 +57,24 @@ def deep_linear(preset: str) -> Subject:
         1000,
         init="xavier",
     )
+
+
+def subjects_table(*subjects: Subject) -> Table:
+    """Return the table of what was trained, for a claim's section."""
+    columns = ("network", "data", "seeds", "steps", "batch", "initial weights")
+    rows = (
+        (s.name, _describe(s.data), s.seeds, s.steps, s.batch_size, s.init) for s in dict.fromkeys(subjects)
+    )
+    return Table("What was trained: plain SGD, one thread a run", columns, tuple(rows))
+
+
+def _describe(data: Data) -> str:
+    words = [data.name]
+    if data.train is not None:
+        words.append(f"up to {data.train} training and {data.test} test samples")
+    if data.pool > 1:
+        words.append(f"images pooled {data.pool}×{data.pool}")
+    return ", ".join(words)
 
 
 def users(preset: str, model: str, data: str) -> Subject:

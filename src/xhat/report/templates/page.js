@@ -10,6 +10,7 @@
 
   // Plotly's strings are escaped; shown elsewhere they are not.
   const plain = (text) => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
   function make(name, attributes = {}, ...children) {
     const made = document.createElement(name);
@@ -20,15 +21,32 @@
 
   /* ---- layout: as many panels side by side as fit, then rows; titles broken into lines ---- */
 
+  const pen = document.createElement("canvas").getContext("2d");
+
+  /** Break escaped text into lines of at most so many pixels; a word that is too long is cut. */
   function wrap(text, pixels, size) {
-    const most = Math.max(8, Math.floor(pixels / (0.54 * size)));
+    pen.font = `${size}px ${FONT}`;
+    const fits = (line) => pen.measureText(line).width <= pixels;
     const lines = [""];
-    for (const word of text.split(/\s+/)) {
-      const last = lines[lines.length - 1];
-      if (last && plain(last).length + 1 + plain(word).length > most) lines.push(word);
-      else lines[lines.length - 1] = last ? `${last} ${word}` : word;
+    for (let word of plain(text).split(/\s+/)) {
+      while (word) {
+        const last = lines[lines.length - 1];
+        const joined = last ? `${last} ${word}` : word;
+        if (fits(joined) || joined.length === 1) {
+          lines[lines.length - 1] = joined;
+          break;
+        }
+        if (last) {
+          lines.push("");
+          continue;
+        }
+        let cut = word.length - 1;
+        while (cut > 1 && !fits(word.slice(0, cut))) cut -= 1;
+        lines[lines.length - 1] = word.slice(0, cut);
+        word = word.slice(cut);
+      }
     }
-    return lines;
+    return lines.map(escaped);
   }
 
   function theme() {
@@ -60,15 +78,15 @@
     const guess = (width - 70 * columns) / columns;
     const tall = Math.round(Math.min(columns === 1 ? 360 : 300, Math.max(210, 0.72 * guess)));
     const broken = Object.fromEntries(yTitles.map((key) => [key, wrap(base[key].title.text, tall, 12)]));
-    const deepest = Math.max(...Object.values(broken).map((lines) => lines.length));
+    const deepest = Math.max(1, ...Object.values(broken).map((lines) => lines.length));
     const left = 46 + 16 * deepest;
     const right = 14;
     const wide = Math.floor((width - left * columns - right) / columns);
-    const titles = base.annotations.map((note) => wrap(note.text, wide + left - 24, 13));
-    const above = 12 + 17 * Math.max(...titles.map((lines) => (lines.join("") ? lines.length : 0)));
+    const titles = base.annotations.map((note) => wrap(note.text, wide + right, 13));
+    const above = 12 + 17 * Math.max(0, ...titles.map((lines) => (lines.join("") ? lines.length : 0)));
     const xTitles = Object.fromEntries(
       Object.keys(base).filter((key) => key.startsWith("xaxis")).map((key) => [key, wrap(base[key].title.text, wide, 12)]));
-    const below = 34 + 16 * Math.max(...Object.values(xTitles).map((lines) => lines.length));
+    const below = 34 + 16 * Math.max(1, ...Object.values(xTitles).map((lines) => lines.length));
     const inner = { width: width - left - right, height: rows * tall + (rows - 1) * (above + below) };
     // Plotly takes a gap as a share of one cell, gap included.
     const share = (gap, cells, whole) => (cells > 1 ? (gap * cells) / (whole + gap) : 0);
@@ -85,7 +103,7 @@
     for (const [key, lines] of Object.entries({ ...broken, ...xTitles })) {
       layout[key] = { ...base[key], title: { text: lines.join("<br>"), font: { size: 12 }, standoff: 8 } };
       // Plotly sets powers of ten a quarter larger than other ticks.
-      if (base[key].type === "log") Object.assign(layout[key], { tickfont: { size: 9 }, minor: { ticks: "outside", ticklen: 2 } });
+      if (base[key].dtick) layout[key].tickfont = { size: 9 };
     }
     return layout;
   }
@@ -97,6 +115,7 @@
     circle: "M13 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", square: "M13.5 2.5h7v7h-7z", diamond: "M17 1l5 5l-5 5l-5-5z",
     x: "M14 1l3 3l3-3l2 2l-3 3l3 3l-2 2l-3-3l-3 3l-2-2l3-3l-3-3z", cross: "M15.5 1h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
     "triangle-up": "M17 1.5l4.5 8h-9z", "triangle-down": "M17 10.5l4.5-8h-9z",
+    "triangle-left": "M12.5 6l8-4.5v9z", "triangle-right": "M21.5 6l-8-4.5v9z", hourglass: "M13 2h8l-8 8h8z",
     star: "M17 1l1.4 3.4l3.6 .2l-2.8 2.3l1 3.6l-3.2-2l-3.2 2l1-3.6l-2.8-2.3l3.6-.2z",
   };
 

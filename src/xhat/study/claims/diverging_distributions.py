@@ -21,7 +21,7 @@ from xhat.study.outcome import Training, outcomes, specs
 from xhat.study.result import ClaimResult, ClaimText, Effect, Table, overall
 from xhat.study.spec import Member, Network, Record, TrainSpec
 from xhat.study.store import Run
-from xhat.study.subjects import mlp
+from xhat.study.subjects import mlp, subjects_table
 from xhat.study.verdict import difference, ratio
 
 # Committed before the first run.
@@ -104,7 +104,7 @@ def measure(context: Context) -> Measurement:
         _words(moved, effects),
         tuple(effects),
         figures(moved),
-        (_table(moved),),
+        (_table(moved), subjects_table(subject)),
         runs=tuple(dict.fromkeys([*keys, *(run.key for run in runs)])),
     )
 

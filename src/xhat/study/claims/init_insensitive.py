@@ -20,7 +20,7 @@ from xhat.study.curves import ARM_NAMES, mean_curve
 from xhat.study.outcome import Outcome, Training, outcomes, specs
 from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, overall
 from xhat.study.spec import Member
-from xhat.study.subjects import mlp
+from xhat.study.subjects import mlp, subjects_table
 from xhat.study.verdict import difference
 
 # Committed before the first run.
@@ -37,9 +37,9 @@ TEXT = ClaimText(
     ),
     measured=(
         "Initial weights of every layer multiplied by 0.01 to 100. Each arm at its own best learning rate at "
-        "scale 1, held fixed over the scales. The workable range: decades of scale at which the network trains and its test accuracy "
-        f"lies within {WITHIN:g} points of the best of that arm and seed. Beside it: each scale at its own "
-        "best rate."
+        "scale 1, held fixed over the scales. The workable range: decades of scale at which the network "
+        f"trains and its test accuracy lies within {WITHIN:g} points of the best of that arm and seed. Beside "
+        "it: each scale at its own best rate."
     ),
     threshold=(
         f"supported if BN's workable range is wider than the plain network's by more than {DECADES:g} "
@@ -63,7 +63,7 @@ def measure(context: Context) -> Measurement:
     """Train every arm at every scale and rate, and compare the ranges of scales that work."""
     (subject,) = context.subjects(mlp(context.preset, depth=5))
     ours = subject.network.is_ensemble
-    points = {"smoke": 3}.get(context.preset, 9 if ours else 5)
+    points = {"smoke": 3, "quick": 7}.get(context.preset, 9) if ours else 5
     scales = tuple(float(f"{s:.3g}") for s in np.geomspace(0.01, 100, points))
     rates = (0.03, 0.1, 0.3) if ours else (0.1,)
     norms = ("none", "layer", "batch") if ours else ("none", "batch")
@@ -88,6 +88,7 @@ def measure(context: Context) -> Measurement:
         _words(fixed, subject),
         tuple(effects),
         (_figure(fixed, own, subject),),
+        (subjects_table(subject),),
         runs=tuple(run.key for run in runs),
     )
 
@@ -115,7 +116,8 @@ class _Sweep:
     def lost(self) -> Floats:
         """Points of accuracy by which the core scales' worst lies below the best, a seed that trains each."""
         core = [CORE[0] <= scale <= CORE[1] for scale in self.scales]
-        return (self.accuracy.max(axis=1) - self.accuracy[:, core].min(axis=1))[self.trains.any(axis=1)]
+        lost = self.accuracy.max(axis=1) - self.accuracy[:, core].min(axis=1)
+        return np.asarray(lost[self.trains.any(axis=1)])
 
 
 def _sweep(
