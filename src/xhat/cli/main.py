@@ -67,6 +67,9 @@ def study(
     seeds: Annotated[
         int | None, typer.Option(help="Seeds of every network, in place of the preset's.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of your network, in place of the preset's.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one a core.")] = None,
 ) -> None:
     """Measure the laws and claims of batch norm, and write a page.
@@ -87,6 +90,7 @@ def study(
             data=data,
             out=out,
             seeds=seeds,
+            steps=steps,
             workers=workers,
             listener=progress,
         )

@@ -1,6 +1,7 @@
 """Results and explanations as the terminal shows them."""
 
 import inspect
+import math
 import textwrap
 
 from rich.console import Console
@@ -16,43 +17,36 @@ COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"
 
 
 def print_study(console: Console, study: Study) -> None:
-    """Print the laws' outcome, the claims' table, and what went wrong."""
+    """Print the laws' outcome, each claim with its verdict and deciding effects, and what went wrong."""
     if study.laws:
         failed = [law.id for law in study.laws if not law.passed]
         state = Text("all hold", "green") if not failed else Text(f"fail: {', '.join(failed)}", "red")
         console.print(Text(f"\n{len(study.laws)} laws, float64: ").append(state))
+    for claim in study.claims:
+        console.print(Text(f"\n{claim.text.id}  ", "bold").append(claim.verdict, COLOURS[claim.verdict]))
+        for effect in claim.effects:
+            if effect.primary:
+                _print_effect(console, effect)
     if study.claims:
-        console.print(_claims(study))
+        console.print("\n  Estimates with their 95% intervals over seeds; thresholds were set beforehand.")
     for problem in study.problems:
         console.print(Text(f"problem: {problem}", "red"), soft_wrap=True)
     if study.unfinished:
         console.print(Text(f"not measured: {', '.join(study.unfinished)}", "yellow"))
 
 
-def _claims(study: Study) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    for name in ("claim", "verdict", "effect"):
-        table.add_column(name, overflow="fold")
-    for name in ("estimate [95% interval]", "threshold", "seeds"):
-        table.add_column(name, justify="right", overflow="fold")
-    for claim in study.claims:
-        first = True
-        for effect in claim.effects:
-            if not effect.primary:
-                continue
-            table.add_row(
-                claim.text.id if first else "",
-                Text(claim.verdict, COLOURS[claim.verdict]) if first else "",
-                Text(f"{effect.name} ({effect.unit})"),
-                Text(_estimate(effect), COLOURS[effect.verdict]),
-                f"> {effect.threshold:g}" if effect.rule == "above" else f"within ±{effect.threshold:g}",
-                str(effect.seeds),
-            )
-            first = False
-    return table
+def _print_effect(console: Console, effect: Effect) -> None:
+    rule = f"> {effect.threshold:g}" if effect.rule == "above" else f"within ±{effect.threshold:g}"
+    estimate = Text(_estimate(effect), COLOURS[effect.verdict])
+    console.print(Text(f"  {effect.name}"))
+    console.print(
+        Text("    ").append(estimate).append(f"  {effect.unit}; asked {rule}; {effect.seeds} pairs of seeds")
+    )
 
 
 def _estimate(effect: Effect) -> str:
+    if math.isnan(effect.estimate):
+        return "no estimate"
     at_least = "≥ " if effect.at_least else ""
     return f"{at_least}{effect.estimate:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
 

@@ -1,6 +1,7 @@
 """Summaries of one layer's values: moments, quantiles and dead units, with units as the last axis but one."""
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,12 @@ def by_unit(values: Tensor, *, members: int | None, last: bool) -> Tensor:
     """Return ``values`` as (members, units, samples).
 
     Args:
-        values: (members, C, N) of an ensemble, else (N, C), (N, C, ``*``), or (N, ``*``, C) if ``last``.
+        values: (members or groups, C, N) of an ensemble, else (N, C), (N, C, ``*``), or (N, ``*``, C) if ``last``.
         members: The ensemble's members, or None for a plain model.
         last: Whether units are the last axis, as linear layers have them.
     """
     if members is not None:
-        return values.expand(members, -1, -1) if values.shape[0] == 1 else values
+        return values.repeat_interleave(members // values.shape[0], 0)
     if last:
         return values.reshape(-1, values.shape[-1]).t()[None]
     return values.transpose(0, 1).reshape(1, values.shape[1], -1)
@@ -44,22 +45,33 @@ def summarise(values: Tensor, *, quantiles: Array, units: int) -> Summary:
     values = values.detach().float()
     var, mean = torch.var_mean(values, dim=2, correction=0)
     constant = values.amax(2) == values.amin(2)
-    sampled = values[:, :, :: -(-values.shape[2] // MAX_SAMPLES)]
+    sampled = _thinned(values, MAX_SAMPLES)
     pooled = sampled.reshape(values.shape[0], -1)
     chosen = torch.linspace(0, values.shape[1] - 1, min(units, values.shape[1])).round().long()
     return Summary(
-        mean=mean.numpy(),
-        std=var.sqrt().numpy(),
-        dead=constant.float().mean(1).numpy(),
-        pooled=_quantiles(pooled[:, :: -(-pooled.shape[1] // (2 * MAX_SAMPLES))], quantiles),
+        mean=mean.cpu().numpy(),
+        std=var.sqrt().cpu().numpy(),
+        dead=constant.float().mean(1).cpu().numpy(),
+        pooled=_quantiles(_thinned(pooled, 2 * MAX_SAMPLES), quantiles),
         units=_quantiles(sampled[:, chosen], quantiles),
     )
 
 
+def _thinned(values: Tensor, most: int) -> Tensor:
+    """Return at most ``most`` evenly spaced samples of the last axis."""
+    samples = values.shape[-1]
+    stride = -(-samples // most)
+    # A stride that divides the width of a feature map would only meet its first column, the padded border.
+    while gcd(stride, samples) > 1:
+        stride += 1
+    return values[..., ::stride]
+
+
 def _quantiles(values: Tensor, quantiles: Array) -> Array:
-    ordered = np.sort(values.numpy(), axis=-1)  # ten times torch's sort; NaN go last
+    ordered = np.sort(values.cpu().numpy(), axis=-1)  # ten times torch's sort; NaN go last
     place = quantiles * (ordered.shape[-1] - 1)
     below = np.floor(place).astype(int)
     part = (place - below).astype(np.float32)
     lower, upper = ordered[..., below], ordered[..., np.ceil(place).astype(int)]
-    return np.asarray(lower + part * (upper - lower))
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, in a network that diverges
+        return np.asarray(lower + part * (upper - lower))

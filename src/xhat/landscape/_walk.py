@@ -42,8 +42,10 @@ def walk(
     found_loss, found_distance = [], []
     for step in steps.unbind(1):
         for parameter, at, slope in zip(parameters, origin, gradient, strict=True):
-            moved = at.view(members, -1) - step[:, None] * slope.view(members, -1)
-            parameter.copy_(moved.view_as(parameter))
+            rate = step[:, None].to(at)
+            moved = at.reshape(members, -1) - rate * slope.reshape(members, -1)
+            # Past autograd, so that a graph the caller still holds stays valid once the weights are back.
+            parameter.data.copy_(moved.view_as(parameter))
         loss, here = _loss_and_gradient(parameters, losses)
         found_loss.append(loss)
         found_distance.append(_norm([a - b for a, b in zip(gradient, here, strict=True)], members))
@@ -63,7 +65,7 @@ def _loss_and_gradient(
         loss = losses()
         found = torch.autograd.grad(loss.sum(), list(parameters), allow_unused=True)
     gradient = [
-        torch.zeros_like(parameter) if slope is None else slope.contiguous()
+        torch.zeros_like(parameter) if slope is None else slope
         for parameter, slope in zip(parameters, found, strict=True)
     ]
     return loss.detach(), gradient

@@ -1,6 +1,6 @@
 """How the loss and its gradient change along the gradient: the measures of [S], figure 4."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from xhat.errors import UsageError
-from xhat.landscape._unchanged import unchanged
+from xhat.landscape._unchanged import State, unchanged
 from xhat.landscape._walk import Floats, walk
+from xhat.models.ensemble import EnsembleBatchNorm
 
 Statistics = Literal["batch", "frozen"]
 
@@ -31,12 +32,16 @@ class AlongGradient:
     weight_norm: float  # ‖w‖₂, over the parameters that require a gradient
     predictiveness: Floats  # (E,) ‖g - ∇L(w - ηg)‖₂; small: the gradient predicts
     statistics: Statistics  # what BN normalised with
-    batch_size: int
+    batch_size: int  # length of the target, or of the input if the target is no tensor; 0 if neither is
 
     @property
     def beta(self) -> Floats:
-        """Shape (E,): ‖g - ∇L(w - ηg)‖ / (η‖g‖), the change of the gradient per distance moved."""
-        return self.predictiveness / (self.steps * self.gradient_norm)
+        """Shape (E,): ‖g - ∇L(w - ηg)‖ / (η‖g‖), the change of the gradient per distance moved.
+
+        NaN at a stationary point.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.predictiveness / (self.steps * self.gradient_norm))
 
     @property
     def effective_beta(self) -> float:
@@ -70,7 +75,8 @@ def along_gradient(
 ) -> AlongGradient:
     """Walk along the negative gradient of one batch and look at loss and gradient on the way.
 
-    At every step the same batch and the same random numbers (dropout) are used. The model is left bit for
+    At every step the same batch, the same random numbers (dropout) and the same state of the model are
+    used: the loss is a function of the weights alone. The model is left bit for
     bit as it was, also if ``loss_fn`` raises: weights, buffers, gradients, modes, random state.
 
     Args:
@@ -82,14 +88,15 @@ def along_gradient(
             normalises with its running statistics, everything else as in training.
 
     Raises:
-        UsageError: no step sizes or one that is not positive, an unknown policy, no parameter that
-            requires a gradient, or a loss that is not a scalar.
+        UsageError: no step sizes or one that is not positive, an unknown policy, "frozen" with a BN layer
+            that has no running statistics, no parameter that requires a gradient, or a loss that is not
+            a scalar or has no gradient.
 
     Source: Santurkar et al. 2018, arXiv 1805.11604, sec. 3.1 and figure 4.
     """
-    sizes = torch.as_tensor(np.asarray(steps, dtype=np.float64))
-    if sizes.ndim != 1 or not len(sizes) or not bool((sizes > 0).all()):
-        raise UsageError(f"steps must be a sequence of positive step sizes, got {list(steps)!r}")
+    sizes = np.array(steps, dtype=np.float64)
+    if sizes.ndim != 1 or not len(sizes) or not ((sizes > 0) & np.isfinite(sizes)).all():
+        raise UsageError(f"steps must be a sequence of positive step sizes, got {steps!r}")
     if statistics not in ("batch", "frozen"):
         raise UsageError(f"statistics must be 'batch' or 'frozen', got {statistics!r}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -103,33 +110,58 @@ def along_gradient(
         model.train()
         if statistics == "frozen":
             freeze_statistics(model)
-        randomness = torch.get_rng_state()
+        state = State(model, without=parameters)
 
         def losses() -> Tensor:
-            torch.set_rng_state(randomness)
-            loss = loss_fn(model(inputs), target)
-            if loss.numel() != 1:
-                raise UsageError(
-                    f"loss_fn returned a tensor of shape {tuple(loss.shape)}; a walk needs one number a "
-                    "batch, or its gradient mixes the samples: reduce it, e.g. with .mean()"
-                )
-            return loss.reshape(1)
+            state.restore()
+            return _checked(loss_fn(model(inputs), target))
 
-        found = walk(parameters, losses, sizes.to(parameters[0])[None])
+        found = walk(parameters, losses, torch.from_numpy(sizes)[None])
     return AlongGradient(
-        steps=sizes.numpy(),
+        steps=sizes,
         start_loss=float(found.start_loss[0]),
         loss=found.loss[0],
         gradient_norm=float(found.gradient_norm[0]),
         weight_norm=float(found.weight_norm[0]),
         predictiveness=found.distance[0],
         statistics=statistics,
-        batch_size=len(target),
+        batch_size=next((len(t) for t in _tensors((target, inputs)) if t.dim()), 0),
     )
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Put every BN layer of the model in evaluation mode; the caller restores."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+    """Put every BN layer of the model in evaluation mode; the caller restores.
+
+    Raises:
+        UsageError: a BN layer has no running statistics.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | EnsembleBatchNorm):
+            if module.running_mean is None:
+                raise UsageError(
+                    f"BN layer {name!r} has no running statistics (track_running_stats=False) and would use "
+                    "the batch's in evaluation mode too: take statistics='batch'"
+                )
             module.eval()
+
+
+def _checked(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise UsageError(
+            f"loss_fn returned {'a tensor' if isinstance(loss, Tensor) else type(loss).__name__} without a "
+            "gradient; a walk differentiates the loss: return it before .item() or .detach()"
+        )
+    if loss.numel() != 1:
+        raise UsageError(
+            f"loss_fn returned a tensor of shape {tuple(loss.shape)}; a walk needs one number a "
+            "batch, or its gradient mixes the samples: reduce it, e.g. with .mean()"
+        )
+    return loss.reshape(1)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict | list | tuple):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)

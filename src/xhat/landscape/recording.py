@@ -14,14 +14,14 @@ from torch.utils.hooks import RemovableHandle
 
 from xhat.errors import UsageError
 from xhat.landscape._summary import Array, Summary, by_unit, summarise
-from xhat.landscape._unchanged import unchanged
-from xhat.models.ensemble import EnsembleBatchNorm, EnsembleLayerNorm, EnsembleLinear
+from xhat.landscape._unchanged import probe_depth, unchanged
+from xhat.models.ensemble import Ensemble, EnsembleBatchNorm, EnsembleLayerNorm, EnsembleLinear
 
 Side = Literal["input", "output"]
 
 QUANTILES = tuple(np.round(np.linspace(0.0, 1.0, 21), 3))
 
-_LAST = (nn.Linear, nn.LayerNorm)
+_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 _LAYERS = (
     *_LAST,
     nn.modules.conv._ConvNd,
@@ -46,23 +46,27 @@ class Position:
     units: Array  # (R, M, U, Q) quantiles of up to U evenly spaced units
 
     def percentile(self, percent: float, quantiles: Sequence[float]) -> npt.NDArray[np.float64]:
-        """Shape (R, M): a percentile of all values, interpolated between the kept ``quantiles``."""
+        """Shape (R, M): a percentile of all values, interpolated between the kept ``quantiles``.
+
+        NaN outside of them.
+        """
         flat = self.pooled.reshape(-1, self.pooled.shape[-1])
-        found = np.array([np.interp(percent / 100, quantiles, row) for row in flat])
+        found = np.array([np.interp(percent / 100, quantiles, row, np.nan, np.nan) for row in flat])
         return found.reshape(self.pooled.shape[:2])
 
     def drift(self) -> npt.NDArray[np.float64]:
         """Shape (R-1, M): Wasserstein-1 distance of neighbouring snapshots over the pooled std.
 
         The distance is between each kept unit's quantile functions, averaged over units. A layer whose
-        values are all one number has drift 0 while they stay there.
+        values are all one number has drift 0 while they stay there. NaN where values are not finite.
         """
-        moved = np.abs(np.diff(self.units.astype(np.float64), axis=0)).mean(axis=(2, 3))
-        # Var over units and samples together = mean of variances + variance of means.
-        variance = self.std.astype(np.float64) ** 2
-        spread = np.sqrt(variance.mean(axis=2) + self.mean.astype(np.float64).var(axis=2))
-        scale = (spread[1:] + spread[:-1]) / 2
-        return np.where(moved == 0, 0.0, moved / np.where(scale == 0, np.nan, scale))
+        with np.errstate(invalid="ignore"):  # inf - inf, in a network that diverges
+            moved = np.abs(np.diff(self.units.astype(np.float64), axis=0)).mean(axis=(2, 3))
+            # Var over units and samples together = mean of variances + variance of means.
+            variance = self.std.astype(np.float64) ** 2
+            spread = np.sqrt(variance.mean(axis=2) + self.mean.astype(np.float64).var(axis=2))
+            scale = (spread[1:] + spread[:-1]) / 2
+            return np.where(moved == 0, 0.0, moved / np.where(scale == 0, np.nan, scale))
 
 
 class Recording:
@@ -74,7 +78,7 @@ class Recording:
         self.quantiles = tuple(float(q) for q in quantiles)
         self.steps: list[int] = []
         self._model = model
-        self._members: int | None = getattr(model, "members", None)
+        self._members = model.members if isinstance(model, Ensemble) else None
         self._modules = _choose(model, layers)
         self._units = units
         self._levels = np.array(self.quantiles, dtype=np.float32)
@@ -140,10 +144,12 @@ class Recording:
                     }
                     for member in range(position.dead.shape[1])
                 ]
-        return pd.DataFrame(rows)
+        columns = ["step", "layer", "side", "member", "mean", "std", "p15", "p50", "p85", "dead", "drift"]
+        return pd.DataFrame(rows, columns=columns)
 
     def _start(self) -> None:
         """Hook the layers for one forward pass."""
+        self._stop(None)  # a pass that Ctrl-C ended has not come to its end
         self._found = {}
         self._handles = [
             handle for name, module in self._modules.items() for handle in self._hook(name, module)
@@ -153,6 +159,7 @@ class Recording:
         """Unhook the layers; keep what they showed under ``step``, or drop it if the pass failed."""
         for handle in self._handles:
             handle.remove()
+        self._handles = []
         if step is None:
             return
         self.steps.append(step)
@@ -160,22 +167,22 @@ class Recording:
             self._seen.setdefault(key, []).append(summary)
 
     def _hook(self, name: str, module: nn.Module) -> list[RemovableHandle]:
-        last = isinstance(module, _LAST)
-
-        def keep(side: Side, values: Any) -> None:
-            # A module used twice in one pass is recorded at its first use.
-            if isinstance(values, Tensor) and values.dim() >= 2 and (name, side) not in self._found:
-                units = by_unit(values, members=self._members, last=last)
-                self._found[name, side] = summarise(units, quantiles=self._levels, units=self._units)
-
         def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            if args:
-                keep("input", args[0])
+            self._keep(name, "input", args)
 
         def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            keep("output", output)
+            self._keep(name, "output", (output,))
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def _keep(self, name: str, side: Side, values: tuple[Any, ...]) -> None:
+        # A module used twice in one pass is recorded at its first use.
+        if name not in self._modules or not values or (name, side) in self._found:
+            return
+        if isinstance(values[0], Tensor) and values[0].dim() >= 2:
+            last = isinstance(self._modules[name], _LAST)
+            units = by_unit(values[0], members=self._members, last=last)
+            self._found[name, side] = summarise(units, quantiles=self._levels, units=self._units)
 
 
 @contextmanager
@@ -190,26 +197,32 @@ def record(
     """Record the distributions in a model's layers over the steps of a training run.
 
     Inside the ``with`` block every ``every``-th training-mode forward pass is recorded, at the input and
-    the output of each chosen layer. ``recording.snapshot(inputs, step)`` records a pass of its own on a
+    the output of each chosen layer; passes of other probes are not. ``recording.snapshot(inputs, step)`` records a pass of its own on a
     fixed batch, which tells the movement of the weights from that of the batches.
 
     Args:
         model: Any network; an ensemble is recorded member by member.
         every: Record each ``every``-th training pass; None: only what ``snapshot`` is asked for.
         layers: Full names of modules; by default every convolution, linear and normalisation layer.
-        quantiles: Levels between 0 and 1 that are kept.
+        quantiles: Levels between 0 and 1 that are kept, in ascending order.
         units: Units a layer of which the quantiles are kept one by one.
 
     Yields:
         A ``Recording``: ``positions()``, ``steps``, ``to_frame()``.
 
     Raises:
-        UsageError: a layer that the model does not have, or a model without any such layer.
+        UsageError: a layer that the model does not have, a model without any such layer, or ``every``,
+            ``quantiles`` or ``units`` out of range.
 
     Source: Santurkar et al. 2018, arXiv 1805.11604, figure 1; Ioffe and Szegedy 2015, sec. 4.1.
     """
     if every is not None and every < 1:
         raise UsageError(f"every must be a positive number of passes or None, got {every!r}")
+    levels = np.array(quantiles, dtype=np.float64)
+    if levels.ndim != 1 or not len(levels) or levels[0] < 0 or levels[-1] > 1 or (np.diff(levels) <= 0).any():
+        raise UsageError(f"quantiles must be ascending levels between 0 and 1, got {quantiles!r}")
+    if units < 1:
+        raise UsageError(f"units must be a positive number of units a layer, got {units!r}")
     recording = Recording(model, layers=layers, quantiles=quantiles, units=units)
     handles: list[RemovableHandle] = []
     if every is not None:
@@ -219,24 +232,29 @@ def record(
     finally:
         for handle in handles:
             handle.remove()
+        recording._stop(None)
 
 
 def _record_training(model: nn.Module, recording: Recording, every: int) -> list[RemovableHandle]:
     """Hook the root, so that every ``every``-th training pass is recorded."""
     passes = 0
     listening = False
+    depth = probe_depth()
 
-    def before(module: nn.Module, _args: Any) -> None:
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal passes, listening
-        if module.training:
+        if module.training and probe_depth() == depth:
             listening = passes % every == 0
             passes += 1
             if listening:
                 recording._start()
+                # Hooks that are added during a pass come too late for the root itself.
+                recording._keep("", "input", args)
 
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
         nonlocal listening
         if listening:  # torch passes None as output if the forward pass raised
+            recording._keep("", "output", (output,))
             recording._stop(None if output is None else passes - 1)
             listening = False
 

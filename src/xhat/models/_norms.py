@@ -26,7 +26,8 @@ def make_norm(norm: str, channels: int, *, images: bool) -> nn.Module:
     elif kind == "layer":
         layer = nn.GroupNorm(1, channels) if images else nn.LayerNorm(channels)
     elif kind == "group":
-        layer = nn.GroupNorm(max(1, channels // 8), channels)
+        groups = next(groups for groups in range(-(-channels // 8), channels + 1) if channels % groups == 0)
+        layer = nn.GroupNorm(groups, channels)
     else:
         layer = nn.Identity()
     return nn.Sequential(layer, DistributionNoise(channels)) if noise else layer

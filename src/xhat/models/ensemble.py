@@ -33,6 +33,11 @@ class EnsembleLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         members, outputs, inputs = self.weight.shape
         groups = x.shape[0]
+        if members % groups:
+            raise UsageError(
+                f"an input of shape {tuple(x.shape)} has {groups} groups, and {members} members do not "
+                "divide into them: give (members, features, N), or (groups, features, N)"
+            )
         # Members of a group stand side by side, so that their weights are one taller matrix.
         weight = self.weight.view(groups, -1, inputs)
         if self.bias is None:
@@ -52,8 +57,8 @@ class EnsembleBatchNorm(nn.Module):
         self.eps, self.momentum = first.eps, first.momentum
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-        self.register_buffer("running_mean", torch.zeros_like(self.bias))
-        self.register_buffer("running_var", torch.ones_like(self.bias))
+        self.register_buffer("running_mean", torch.stack([_required(layer.running_mean) for layer in layers]))
+        self.register_buffer("running_var", torch.stack([_required(layer.running_var) for layer in layers]))
 
     def forward(self, x: Tensor) -> Tensor:
         members, channels, samples = x.shape

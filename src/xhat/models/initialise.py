@@ -30,6 +30,7 @@ def initialise_(model: nn.Module, init: str, *, scale: float = 1.0) -> None:
     """
     if init != "own" and init not in INITIALISATIONS:
         raise unknown("initialisation", init, [*INITIALISATIONS, "own"])
+    scaled: set[int] = set()
     for layer in model.modules():
         if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             continue
@@ -37,5 +38,6 @@ def initialise_(model: nn.Module, init: str, *, scale: float = 1.0) -> None:
             INITIALISATIONS[init](layer.weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-        if scale != 1.0:
+        if scale != 1.0 and (init != "own" or id(layer.weight) not in scaled):  # two layers may share it
+            scaled.add(id(layer.weight))
             layer.weight.mul_(scale)

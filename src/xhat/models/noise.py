@@ -32,4 +32,4 @@ class DistributionNoise(nn.Module):
         spread = 1 + 0.25 * torch.rand(unit)
         shift = mean + 0.2 * torch.rand(sample) - 0.1
         scale = spread + 0.1 * torch.randn(sample)
-        return scale * x + shift
+        return scale.to(x) * x + shift.to(x)

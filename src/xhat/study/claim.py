@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 from xhat.study.result import ClaimResult, ClaimText
 from xhat.study.spec import Data, Network, TrainSpec
 from xhat.study.store import Run
+
+T = TypeVar("T")
 
 DEFAULT_DATA = "fashion-mnist"
 PRESETS = ("smoke", "quick", "full", "paper")
@@ -37,6 +42,7 @@ class Context:
     user: Subject | None = None
     data: str | None = None  # in place of Fashion-MNIST, for our own networks
     seeds: int | None = None  # in place of the preset's
+    steps: int | None = None  # in place of the preset's, for a user's network
 
     def subject(self, subject: Subject) -> Subject:
         """Return ``subject`` with the data and the seeds that were asked for."""
@@ -47,12 +53,36 @@ class Context:
     def subjects(self, *defaults: Subject) -> tuple[Subject, ...]:
         """Return the user's network alone if there is one, else the claim's own."""
         if self.user is not None:
-            return (self.subject(self.user),)
+            user = self.user if self.steps is None else replace(self.user, steps=self.steps)
+            return (self.subject(user),)
         return tuple(self.subject(subject) for subject in defaults)
 
 
 # A measurement yields the runs it needs, is sent them done, may ask for more, and returns its result.
 Measurement = Generator[Sequence[TrainSpec], Sequence[Run], ClaimResult]
+
+
+def together(
+    *parts: Generator[Sequence[TrainSpec], Sequence[Run], T],
+) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[T, ...]]:
+    """Let several measurements ask at the same time; return what each returns."""
+    results: dict[int, T] = {}
+    asked: dict[int, Sequence[TrainSpec]] = {}
+
+    def step(place: int, advance: Callable[[], Sequence[TrainSpec]]) -> None:
+        try:
+            asked[place] = advance()
+        except StopIteration as stop:
+            results[place] = stop.value
+
+    for place, part in enumerate(parts):
+        step(place, partial(next, part))
+    while asked:
+        now, asked = asked, {}
+        runs = iter((yield [spec for specs in now.values() for spec in specs]))
+        for place, specs in now.items():
+            step(place, partial(parts[place].send, list(islice(runs, len(specs)))))
+    return tuple(results[place] for place in range(len(parts)))
 
 
 @dataclass(frozen=True)

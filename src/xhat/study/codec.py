@@ -1,11 +1,17 @@
-"""Result dataclasses to JSON and back. JSON has no NaN: non-finite numbers are kept as strings."""
+"""Result dataclasses to JSON and back.
+
+JSON has no NaN: non-finite numbers are kept as strings, and a word that reads like one has a backslash
+before it, so that the cell "NaN" of a table and a number that is none stay apart.
+"""
 
 import dataclasses
 import json
 import math
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 
@@ -37,7 +43,11 @@ def _encode(value: Any) -> Any:
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
-    if isinstance(value, bool | int | str) or value is None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return f"\\{value}" if _is_special(value) else value
+    if isinstance(value, bool | int) or value is None:
         return value
     number = float(value)
     if math.isnan(number):
@@ -53,17 +63,44 @@ def _decode(value: Any, kind: Any) -> Any:
         hints = typing.get_type_hints(kind)
         return kind(**{name: _decode(item, hints[name]) for name, item in value.items()})
     if origin is tuple:
-        (inner, *rest) = typing.get_args(kind)
-        if rest and rest[0] is not Ellipsis:
-            return tuple(_decode(item, part) for item, part in zip(value, (inner, *rest), strict=True))
-        return tuple(_decode(item, inner) for item in value)
+        return _decode_tuple(value, typing.get_args(kind))
     if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(kind)
-        if value is None and type(None) in options:
-            return None
-        if isinstance(value, str) and str in options:  # a table's cell; "NaN" in one stays a word
-            return value
-        return _decode(value, next(option for option in options if option not in (type(None), str)))
-    if kind is float:
-        return _SPECIAL[value] if isinstance(value, str) else value
-    return value
+        return _decode(value, _fitting(value, typing.get_args(kind)))
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise TypeError(f"{value!r} is none of {typing.get_args(kind)}")
+        return value
+    return _decode_scalar(value, kind)
+
+
+def _decode_tuple(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    if parts[-1] is Ellipsis:
+        return tuple(_decode(item, parts[0]) for item in value)
+    return tuple(_decode(item, part) for item, part in zip(value, parts, strict=True))
+
+
+def _fitting(value: Any, options: tuple[Any, ...]) -> Any:
+    """Return the option of a union that this JSON value was made from."""
+    if value is None:
+        return next((option for option in options if option is type(None)), options[0])
+    if isinstance(value, str):
+        return float if value in _SPECIAL and float in options else str
+    if isinstance(value, bool | int | float) and type(value) in options:
+        return type(value)
+    return next(option for option in options if option not in (type(None), str))
+
+
+def _decode_scalar(value: Any, kind: Any) -> Any:
+    if kind is float and isinstance(value, str):
+        return _SPECIAL[value]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind and not (value is None and kind is type(None)):
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value[1:] if kind is str and _is_special(value) else value
+
+
+def _is_special(word: str) -> bool:
+    return word.lstrip("\\") in _SPECIAL

@@ -3,7 +3,7 @@
 from xhat.study.spec import LawSpec, Spec, TrainSpec
 
 # Seconds a step and member, measured once at the sizes of ``quick``.
-_PER_STEP = {"mlp": 0.0004, "deep-linear": 0.0018, "vgg": 0.035}
+_PER_STEP = {"mlp": 0.0004, "deep-linear": 0.0018, "vgg": 0.014}
 
 
 def cost(spec: Spec) -> float:
@@ -18,6 +18,8 @@ def _training(spec: TrainSpec) -> float:
     options = dict(spec.network.options)
     if spec.network.name == "mlp":
         step *= float(options.get("depth", 8)) / 8
+    if spec.network.norm != "none":
+        step *= 1.5
     evaluations = spec.steps
     if spec.probe:
         evaluations += len(spec.probe.at) * (1 + len(spec.probe.ratios))

@@ -39,7 +39,8 @@ def mean_curve(
     half = np.where(count > 1, stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(count - 1, 1)) * error, np.nan)
     bounds = [mean, mean - half, mean + half]
     if log:
-        bounds = [np.exp(bound) for bound in bounds]
+        with np.errstate(over="ignore"):
+            bounds = [np.exp(bound) for bound in bounds]
     middle, low, high = (tuple(map(float, bound)) for bound in bounds)
     return Curve(name, arm, tuple(map(float, x)), middle, low, high)
 

@@ -23,11 +23,16 @@ def environment(*, workers: int) -> Environment:
         numpy=np.__version__,
         platform=platform.platform(),
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         workers=workers,
         threads_per_run=1,
         memory_reused=memory_is_reused(),
     )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _commit() -> str:

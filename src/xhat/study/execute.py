@@ -1,5 +1,6 @@
 """What a worker does: one spec in, its record and arrays out."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from xhat.study.spec import LawSpec, Spec
 from xhat.study.store import Arrays, Run
 from xhat.study.train import Tick, train
 
+# Torch's random generator and its number of threads belong to the whole process: where an executor
+# gives a process two tasks at once (threads, Dask), the second waits.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def execute(
     spec: Spec, *, tick: Tick | None = None, folder: Path | None = None
@@ -23,7 +28,8 @@ def execute(
         result = LAWS[spec.law](spec.seed)
         record = {"result": codec.dumps(result), "seconds": time.perf_counter() - started}
         return record, {"errors": np.array([check.error for check in result.checks])}
-    return train(spec, tick=tick, folder=folder)
+    with _ONE_AT_A_TIME:
+        return train(spec, tick=tick, folder=folder)
 
 
 def law_result(run: Run) -> LawResult:

@@ -52,6 +52,7 @@ class Workers(Protocol):
     """Where runs are done: hand in tasks, iterate results; tasks may be handed in while iterating."""
 
     workers: int
+    window: int  # tasks to hand in at a time, so that urgent ones need not queue behind all others
 
     def submit(self, task: Task) -> None:
         """Hand in a task."""
@@ -78,6 +79,7 @@ class LocalPool:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
+        self.window = self.workers + 1
         self._context = multiprocessing.get_context("spawn")
         # Shared memory without a lock: a worker killed while it reports leaves nothing locked behind.
         self._progress: Any = self._context.RawArray("d", _SLOTS)
@@ -146,6 +148,7 @@ class SharedExecutor:
 
     def __init__(self, executor: Executor, *, workers: int = 1) -> None:
         self.workers = workers
+        self.window = 10_000  # how many it does at a time is not known
         self._executor = executor
         self._futures: dict[Future[Any], Task] = {}
 

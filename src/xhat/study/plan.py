@@ -47,6 +47,7 @@ def make_plan(
     model: Named | None,
     data: Named | None,
     seeds: int | None,
+    steps: int | None,
     folder: Path | None,
 ) -> Plan:
     """Check what was asked, and load the data once.
@@ -59,6 +60,8 @@ def make_plan(
         raise unknown("preset", preset, PRESETS)
     if seeds is not None and seeds < 2:
         raise UsageError(f"{seeds} seeds give no interval; ask for 2 at least, or leave --seeds out")
+    if steps is not None and (steps < 10 or model is None):
+        raise UsageError("--steps sets the training steps of your own network: 10 or more, with --model")
     where = (folder or Path.cwd()).resolve()
     model_name, data_name = _name(model, "model"), _name(data, "data")
     user = users(preset, model_name, data_name or "") if model_name else None
@@ -71,7 +74,7 @@ def make_plan(
     if laws:
         words.append(f"{len(laws)} laws" if claims is None else ", ".join(laws))
     return Plan(
-        context=Context(preset, user=user, data=None if user else data_name, seeds=seeds),
+        context=Context(preset, user=user, data=None if user else data_name, seeds=seeds, steps=steps),
         claims=chosen,
         laws=laws,
         folder=where,

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +51,7 @@ def run(
     out: str | os.PathLike[str] = "xhat-runs",
     executor: Executor | None = None,
     seeds: int | None = None,
+    steps: int | None = None,
     workers: int | None = None,
     listener: Listener | None = None,
     folder: Path | None = None,
@@ -64,6 +66,7 @@ def run(
         out: Folder of the store.
         executor: A ``concurrent.futures`` executor, such as Dask's; local processes by default.
         seeds: In place of the preset's.
+        steps: Training steps of the user's network, in place of the preset's.
         workers: Local processes; one a core by default.
         listener: Is told of progress.
         folder: Where a user's modules are looked for; the working folder by default.
@@ -78,7 +81,7 @@ def run(
         ModelError: a user's network that cannot be made or does not fit its data.
         StoreError: a folder that cannot be written.
     """
-    plan = make_plan(preset, claims=claims, model=model, data=data, seeds=seeds, folder=folder)
+    plan = make_plan(preset, claims=claims, model=model, data=data, seeds=seeds, steps=steps, folder=folder)
     store = Store(out)
     hands: Workers = LocalPool(workers) if executor is None else SharedExecutor(executor)
     try:
@@ -95,8 +98,8 @@ class _Case:
     measurement: Measurement | None  # None: the laws
     wanted: list[str] = field(default_factory=list)  # keys of the runs asked for last
     waiting: set[str] = field(default_factory=set)
-    costs: dict[str, float] = field(default_factory=dict)  # of all runs ever asked for
-    keys: set[str] = field(default_factory=set)
+    costs: dict[str, float] = field(default_factory=dict)  # of all runs ever asked for, by key
+    rounds: int = 0  # how often it asked
     failed: bool = False
 
 
@@ -107,6 +110,8 @@ class _Director:
         self.runs: dict[str, Run] = {}
         self.specs: dict[str, Spec] = {}
         self.tasks: dict[int, str] = {}
+        self.queue: list[tuple[int, float, str]] = []  # a heap: later rounds first, then dearest first
+        self.under_way = 0
         self.cases: list[_Case] = []
         self.claims: dict[str, ClaimResult] = {}
         self.laws: dict[str, LawResult] = {}
@@ -124,15 +129,26 @@ class _Director:
             self.cases.append(case)
             self._advance(case, next)
         self._settle()
+        self._feed()
         for done in self.hands.results(self._progress):
+            self.under_way -= 1
             self._take(done)
             self._settle()
+            self._feed()
         return self._keep()
 
+    def _feed(self) -> None:
+        """Hand in the most urgent runs: a claim that asks again waits for its last rounds alone."""
+        while self.queue and self.under_way < self.hands.window:
+            _, _, key = heappop(self.queue)
+            self.tasks[len(self.tasks)] = key
+            self.hands.submit(Task(len(self.tasks) - 1, self.specs[key], self.plan.folder))
+            self.under_way += 1
+
     def _ask(self, case: _Case, specs: Sequence[Spec]) -> None:
-        """Note what a case needs, and hand in what neither the store nor another case has, dearest first."""
+        """Note what a case needs, and queue what neither the store nor another case has."""
         case.wanted = [self.plan.key(spec) for spec in specs]
-        new: dict[str, Spec] = {}
+        case.rounds += 1
         for key, spec in zip(case.wanted, specs, strict=True):
             case.costs[key] = cost(spec)
             if key not in self.specs:
@@ -141,12 +157,8 @@ class _Director:
                 if found is not None:
                     self.runs[key] = found
                 else:
-                    new[key] = spec
-        case.keys |= set(case.wanted)
+                    heappush(self.queue, (-case.rounds, -case.costs[key], key))
         case.waiting = set(case.wanted) - set(self.runs)
-        for key in sorted(new, key=lambda key: -cost(new[key])):
-            self.tasks[len(self.tasks)] = key
-            self.hands.submit(Task(len(self.tasks) - 1, new[key], self.plan.folder))
         if self.listener:
             self.listener.planned(case.name, sum(case.costs.values()))
         self._progress({})
@@ -167,7 +179,7 @@ class _Director:
         try:
             self._ask(case, step(case.measurement))
         except StopIteration as stop:
-            seconds = sum(self.runs[key].record["seconds"] for key in case.keys)
+            seconds = sum(self.runs[key].record["seconds"] for key in case.costs)
             result = _without_verdicts(stop.value) if self.plan.context.preset == "smoke" else stop.value
             found = tuple(filter(None, (disagreement(result.effects), *result.found)))
             self.claims[case.name] = replace(result, seconds=seconds, found=found)

@@ -60,8 +60,9 @@ class Store:
         self.folder = Path(folder)
         self._runs = self.folder / "runs"
         try:
-            self._runs.mkdir(parents=True, exist_ok=True)
-            self._check_format()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_format()  # first: nothing is changed in a store that is not ours to change
+            self._runs.mkdir(exist_ok=True)
             self._sweep()
         except OSError as error:
             raise StoreError(
@@ -70,7 +71,11 @@ class Store:
             ) from error
 
     def get(self, key: str) -> Run | None:
-        """Return the finished run, or None; a damaged one is set aside and counts as not done."""
+        """Return the finished run, or None; a damaged one is set aside and counts as not done.
+
+        Raises:
+            StoreError: a damaged run cannot be set aside, since the folder cannot be written.
+        """
         folder = self._runs / key
         if not folder.is_dir():
             return None
@@ -78,7 +83,8 @@ class Store:
             return _read(key, folder)
         except CorruptRun as error:
             place = self._set_aside(folder)
-            logger.warning("%s It was moved to %s and will be done again.", error, place)
+            if place is not None:
+                logger.warning("%s It was moved to %s and will be done again.", error, place)
             return None
 
     def put(self, key: str, record: Mapping[str, Any], arrays: Arrays) -> None:
@@ -94,7 +100,7 @@ class Store:
             np.savez_compressed(packed, allow_pickle=False, **arrays)
             whole = {**record, "format": FORMAT, "arrays_sha256": _sha256(packed.getvalue())}
             _write(beside / "arrays.npz", packed.getvalue())
-            _write(beside / "record.json", codec.dumps(whole).encode())
+            _write(beside / "record.json", _sealed(codec.dumps(whole)))
             _sync(beside)
             try:
                 beside.rename(self._runs / key)
@@ -112,7 +118,9 @@ class Store:
 
     def keys(self) -> list[str]:
         """Return the keys of all finished runs, sorted."""
-        return sorted(path.name for path in self._runs.iterdir() if not path.name.startswith("."))
+        return sorted(
+            path.name for path in self._runs.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
 
     def runs(self) -> Iterator[Run]:
         """Yield every undamaged run."""
@@ -168,7 +176,9 @@ class Store:
             return
         try:
             found = int(json.loads(path.read_text(encoding="utf-8"))["format"])
-        except (ValueError, KeyError, TypeError) as error:
+            if found < 1:
+                raise ValueError(f"format {found}")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise StoreError(
                 f"{path} is not a store's description; name another folder with --out"
             ) from error
@@ -184,27 +194,53 @@ class Store:
             return
         for path in (*self._runs.glob(f".*.{_HOST}.*"), *self.folder.glob(f".*.{_HOST}.*")):
             pid = path.name.split(".")[-2]
-            if not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)  # another process may sweep at the same time
+            else:
+                path.unlink(missing_ok=True)
 
-    def _set_aside(self, folder: Path) -> Path:
-        aside = self.folder / "set-aside"
-        aside.mkdir(exist_ok=True)
-        place = aside / f"{folder.name}-{secrets.token_hex(3)}"
-        folder.rename(place)
+    def _set_aside(self, folder: Path) -> Path | None:
+        """Move a damaged run away and return where to, or None if another process did it first."""
+        place = self.folder / "set-aside" / f"{folder.name}-{secrets.token_hex(3)}"
+        try:
+            place.parent.mkdir(exist_ok=True)
+            folder.rename(place)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(
+                f"the run {folder} is damaged and cannot be moved to {place.parent}: "
+                f"{error.strerror or error}. Make the folder writable, or remove the run."
+            ) from error
         return place
 
 
 def _read(key: str, folder: Path) -> Run:
     try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        record = _unsealed(key, (folder / "record.json").read_bytes())
         packed = (folder / "arrays.npz").read_bytes()
         if record["arrays_sha256"] != _sha256(packed):
             raise CorruptRun(f"run {key}: arrays.npz is truncated or altered.")
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             return Run(key, record, dict(arrays))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRun(f"run {key} is damaged ({type(error).__name__}: {error}).") from error
+
+
+def _sealed(text: str) -> bytes:
+    """Return a record's JSON text with its own hash as the last field."""
+    return f'{text[:-1]},"record_sha256":"{_sha256(text.encode())}"}}'.encode()
+
+
+def _unsealed(key: str, content: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(content)
+    seal = record.pop("record_sha256")
+    text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    if seal != _sha256(text.encode()):
+        raise CorruptRun(f"run {key}: record.json is altered.")
+    return record
 
 
 def _beside(name: str) -> str:

@@ -16,9 +16,7 @@ def vgg(preset: str) -> Subject:
         "full": (16, Data(train=10_000, test=2000), 6, 600, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]
-    return Subject(
-        "VGG-like, 8 convolutions", Network("vgg", options=(("width", width),)), data, seeds, steps, batch
-    )
+    return Subject("VGG", Network("vgg", options=(("width", width),)), data, seeds, steps, batch)
 
 
 def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | None = None) -> Subject:
@@ -30,7 +28,7 @@ def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | N
         "paper": (100, Data(train=10_000, test=2000), 20, 5000, 128),
     }[preset]
     return Subject(
-        f"MLP, {depth} hidden {activation} layers of {width}",
+        "MLP",
         Network("mlp", options=(("depth", depth), ("width", width), ("activation", activation))),
         data,
         seeds,
@@ -49,7 +47,7 @@ def deep_linear(preset: str) -> Subject:
         "paper": (25, 20, 10_000),
     }[preset]
     return Subject(
-        f"deep linear network, {depth} layers of 10×10",
+        "deep linear net",
         Network("deep-linear", options=(("depth", depth),)),
         Data("gaussian"),
         seeds,
@@ -63,12 +61,26 @@ def subjects_table(*subjects: Subject) -> Table:
     """Return the table of what was trained, for a claim's section."""
     columns = ("network", "data", "seeds", "steps", "batch", "initial weights")
     rows = (
-        (s.name, _describe(s.data), s.seeds, s.steps, s.batch_size, s.init) for s in dict.fromkeys(subjects)
+        (_network(s), _describe(s.data), s.seeds, s.steps, s.batch_size, s.init)
+        for s in dict.fromkeys(subjects)
     )
     return Table("What was trained: plain SGD, one thread a run", columns, tuple(rows))
 
 
+def _network(subject: Subject) -> str:
+    options = dict(subject.network.options)
+    if subject.network.name == "vgg":
+        return f"VGG-like, 8 convolutions, {options['width']} channels at first"
+    if subject.network.name == "deep-linear":
+        return f"deep linear network, {options['depth']} layers of 10×10"
+    if subject.network.name == "mlp":
+        return f"MLP, {options['depth']} hidden {options['activation']} layers of {options['width']}"
+    return subject.name
+
+
 def _describe(data: Data) -> str:
+    if data.name == "gaussian":
+        return "1,000 Gaussian inputs"
     words = [data.name]
     if data.train is not None:
         words.append(f"up to {data.train} training and {data.test} test samples")
@@ -87,7 +99,7 @@ def users(preset: str, model: str, data: str) -> Subject:
         raise UsageError("--model and --data go together: name both, each as module:callable")
     seeds, steps, batch = {
         "smoke": (3, 12, 32),
-        "quick": (4, 200, 64),
+        "quick": (4, 300, 64),
         "full": (6, 1000, 128),
         "paper": (6, 15_000, 128),
     }[preset]

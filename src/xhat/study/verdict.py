@@ -20,7 +20,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < 2 or not np.isfinite(sample).all():
-        mean = float(sample.mean()) if len(sample) else math.nan
+        with np.errstate(invalid="ignore"):  # inf and -inf have no mean
+            mean = float(sample.mean()) if len(sample) else math.nan
         return mean, -math.inf, math.inf
     mean = float(sample.mean())
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * stats.sem(sample))

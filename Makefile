@@ -1,0 +1,39 @@
+# make study: set up and measure.  make test: set up and test.  make check: lint, types, import contracts.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+SEEN := $(VENV)/.installed-
+
+.PHONY: study test check bench docs clean
+
+study: $(SEEN)base
+	$(BIN)/xhat study
+
+test: $(SEEN)dev
+	$(BIN)/pytest -n auto --cov=xhat --cov-report=term
+
+check: $(SEEN)dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(SEEN)base
+	$(BIN)/python benchmarks/reuse_memory.py --json benchmarks/results/reuse_memory.json
+	$(BIN)/python benchmarks/tables.py
+
+$(SEEN)base: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -e . -c constraints.txt
+	touch $@
+
+$(SEEN)dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -e '.[test,lint]' -c constraints.txt
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "xhat needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist
