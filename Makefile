@@ -23,6 +23,10 @@ bench: $(SEEN)base
 	$(BIN)/python benchmarks/reuse_memory.py --json benchmarks/results/reuse_memory.json
 	$(BIN)/python benchmarks/tables.py
 
+docs: $(SEEN)docs
+	$(BIN)/python docs/make_claims.py
+	$(BIN)/mkdocs build --strict
+
 $(SEEN)base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -q -e . -c constraints.txt
 	touch $@
@@ -31,9 +35,13 @@ $(SEEN)dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -q -e '.[test,lint]' -c constraints.txt
 	touch $@
 
+$(SEEN)docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -e '.[docs]' -c constraints.txt
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "xhat needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist site

@@ -113,6 +113,7 @@ def main() -> None:
         print(f"{name:10}{spread(a):>22}{spread(b):>22}{spread(ratios[name]):>22}")
     if arguments.json:
         result = {"shape": SHAPE, "milliseconds": {"default": without, "reused": reused}, "ratios": ratios}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"environment": environment(), **result}, indent=1) + "\n")
 
 

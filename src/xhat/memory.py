@@ -26,7 +26,7 @@ class _Location(ctypes.Structure):
 
 
 def reuse_memory() -> bool:
-    """Let this process keep freed memory and use it again: memory-bound operations get about 2–4× faster.
+    """Let this process keep freed memory and use it again: memory-bound operations get faster.
 
     By default glibc maps every large allocation afresh and unmaps it when freed, so that each large output
     of an operation costs a page fault per page, more than the arithmetic of a batch norm. This sets

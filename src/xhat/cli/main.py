@@ -48,7 +48,7 @@ def _root(
 @app.command()
 def study(
     preset: Annotated[
-        str, typer.Option(help="smoke (seconds, no verdicts), quick (minutes), full (an hour or two), paper.")
+        str, typer.Option(help="smoke (under a minute, no verdicts), quick (minutes), full (hours), paper.")
     ] = "quick",
     claims: Annotated[
         str | None,
@@ -57,7 +57,7 @@ def study(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Your network as module:callable; called with norm='batch' or 'none'. Needs --data."
+            help="Your network as module:callable; called with 'batch' and with 'none'. Needs --data."
         ),
     ] = None,
     data: Annotated[
@@ -82,18 +82,27 @@ def study(
     from xhat.report import write_page
     from xhat.study import run
 
-    with StudyProgress(console) as progress:
-        result = run(
-            preset,
-            claims=claims.split(",") if claims else None,
-            model=model,
-            data=data,
-            out=out,
-            seeds=seeds,
-            steps=steps,
-            workers=workers,
-            listener=progress,
+    try:
+        with StudyProgress(console) as progress:
+            result = run(
+                preset,
+                claims=claims.split(",") if claims else None,
+                model=model,
+                data=data,
+                out=out,
+                seeds=seeds,
+                steps=steps,
+                workers=workers,
+                listener=progress,
+            )
+    except KeyboardInterrupt:
+        errors.print(
+            "\nStopped. Finished runs are kept: run the same command to go on, or "
+            f"`xhat report --out {escape(str(out))}` for a page of the claims measured so far.",
+            soft_wrap=True,
+            highlight=False,
         )
+        raise typer.Exit(INTERRUPTED) from None
     page = write_page(result, out / "report.html")
     print_study(console, result)
     console.print(f"\nThe page: {page.resolve()}", soft_wrap=True, highlight=False)
@@ -148,11 +157,14 @@ def main() -> NoReturn:
     except typer.Exit as leave:
         code = leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("\nStopped. Finished runs are kept; run the same command to go on.")
         code = INTERRUPTED
     except XhatError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        errors.print(f"[bold red]error:[/] {escape(where + str(error.strerror or error))}", soft_wrap=True)
+        code = FAILED
     except typer._click.ClickException as error:
         error.show()
         code = WRONG_USAGE

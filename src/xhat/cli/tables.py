@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import textwrap
 
 from rich.console import Console
 from rich.table import Table
@@ -21,13 +20,16 @@ def print_study(console: Console, study: Study) -> None:
     if study.laws:
         failed = [law.id for law in study.laws if not law.passed]
         state = Text("all hold", "green") if not failed else Text(f"fail: {', '.join(failed)}", "red")
-        console.print(Text(f"\n{len(study.laws)} laws, float64: ").append(state))
+        laws = "1 law" if len(study.laws) == 1 else f"{len(study.laws)} laws"
+        console.print(Text(f"\n{laws}, float64: ").append(state))
     for claim in study.claims:
         console.print(Text(f"\n{claim.text.id}  ", "bold").append(claim.verdict, COLOURS[claim.verdict]))
         for effect in claim.effects:
             if effect.primary:
                 _print_effect(console, effect)
-    if study.claims:
+    if study.preset == "smoke" and study.claims:
+        console.print("\n  A smoke run is too small for verdicts: it shows that everything works.")
+    elif study.claims:
         console.print("\n  Estimates with their 95% intervals over seeds; thresholds were set beforehand.")
     for problem in study.problems:
         console.print(Text(f"problem: {problem}", "red"), soft_wrap=True)
@@ -73,7 +75,9 @@ def print_explanation(console: Console, name: str) -> None:
     elif name in LAWS:
         title, body = _module_words(LAWS[name])
         console.print(Text(title, "bold"))
-        console.print(Text(body))
+        console.print(Text(f"\n{body}"))
+        console.print(Text("\nCommand", "bold"))
+        console.print(Text(f"xhat study --claims {name}"))
     else:
         raise unknown("claim or law", name, [*CLAIMS, *LAWS])
 
@@ -100,4 +104,8 @@ def _module_words(check: object) -> tuple[str, str]:
     module = inspect.getmodule(check)
     words = inspect.cleandoc((module.__doc__ if module else "") or "")
     title, _, body = words.partition("\n")
-    return title, textwrap.dedent(body).strip()
+    title = title.removeprefix("Law: ").rstrip(".")
+    paragraphs = (" ".join(part.split()) for part in body.replace("\nSource:", "\n\nSource:").split("\n\n"))
+    if title[:2].isascii():  # γ and dγ keep their case
+        title = title[0].upper() + title[1:]
+    return title, "\n\n".join(filter(None, paragraphs))

@@ -34,7 +34,8 @@ def by_unit(values: Tensor, *, members: int | None, last: bool) -> Tensor:
         last: Whether units are the last axis, as linear layers have them.
     """
     if members is not None:
-        return values.repeat_interleave(members // values.shape[0], 0)
+        groups = values.shape[0]  # neighbours that share an input
+        return values[:, None].expand(-1, members // groups, -1, -1).reshape(members, *values.shape[1:])
     if last:
         return values.reshape(-1, values.shape[-1]).t()[None]
     return values.transpose(0, 1).reshape(1, values.shape[1], -1)

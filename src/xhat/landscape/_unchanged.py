@@ -90,7 +90,7 @@ class _TensorState:
         self.is_leaf = tensor.is_leaf
         self.requires_grad = tensor.requires_grad
         self.gradient = tensor.grad if tensor.is_leaf else None
-        self.gradient_values = None if self.gradient is None else self.gradient.detach().clone()
+        self.gradient_state = None if self.gradient is None else _TensorState(self.gradient)
 
     def restore(self) -> None:
         if self.is_leaf and not self.tensor.is_leaf and not self.tensor._is_view():
@@ -103,9 +103,9 @@ class _TensorState:
         if not self.tensor.is_leaf:
             return
         self.tensor.requires_grad_(self.requires_grad)
+        if self.gradient_state is not None:
+            self.gradient_state.restore()
         self.tensor.grad = self.gradient
-        if self.gradient is not None and self.gradient_values is not None:
-            self.gradient.data.copy_(self.gradient_values)
 
 
 class _ContainerState:

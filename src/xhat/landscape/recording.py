@@ -95,6 +95,7 @@ class Recording:
             inputs: What the model is called with.
             step: The number shown for this snapshot; by default one more than the last.
         """
+        self._stop(None)  # in case Ctrl-C ended a pass: torch calls no hook then
         with unchanged(self._model), torch.no_grad():
             self._model.train()
             self._start()
@@ -149,7 +150,6 @@ class Recording:
 
     def _start(self) -> None:
         """Hook the layers for one forward pass."""
-        self._stop(None)  # a pass that Ctrl-C ended has not come to its end
         self._found = {}
         self._handles = [
             handle for name, module in self._modules.items() for handle in self._hook(name, module)
@@ -197,8 +197,9 @@ def record(
     """Record the distributions in a model's layers over the steps of a training run.
 
     Inside the ``with`` block every ``every``-th training-mode forward pass is recorded, at the input and
-    the output of each chosen layer; passes of other probes are not. ``recording.snapshot(inputs, step)`` records a pass of its own on a
-    fixed batch, which tells the movement of the weights from that of the batches.
+    the output of each chosen layer; the passes of probes do not count. ``recording.snapshot(inputs, step)``
+    records a pass of its own on a fixed batch, which tells the movement of the weights from that of the
+    batches.
 
     Args:
         model: Any network; an ensemble is recorded member by member.
@@ -243,7 +244,11 @@ def _record_training(model: nn.Module, recording: Recording, every: int) -> list
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal passes, listening
-        if module.training and probe_depth() == depth:
+        if probe_depth() != depth:
+            return
+        recording._stop(None)  # in case Ctrl-C ended the last pass: torch calls no hook then
+        listening = False
+        if module.training:
             listening = passes % every == 0
             passes += 1
             if listening:
@@ -253,7 +258,7 @@ def _record_training(model: nn.Module, recording: Recording, every: int) -> list
 
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
         nonlocal listening
-        if listening:  # torch passes None as output if the forward pass raised
+        if listening and probe_depth() == depth:  # torch passes None as output if the forward pass raised
             recording._keep("", "output", (output,))
             recording._stop(None if output is None else passes - 1)
             listening = False

@@ -57,8 +57,9 @@ class EnsembleBatchNorm(nn.Module):
         self.eps, self.momentum = first.eps, first.momentum
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-        self.register_buffer("running_mean", torch.stack([_required(layer.running_mean) for layer in layers]))
-        self.register_buffer("running_var", torch.stack([_required(layer.running_var) for layer in layers]))
+        # An MLP's BN always tracks its statistics.
+        self.register_buffer("running_mean", torch.stack([layer.running_mean for layer in layers]))  # type: ignore[misc]
+        self.register_buffer("running_var", torch.stack([layer.running_var for layer in layers]))  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         members, channels, samples = x.shape
@@ -92,7 +93,7 @@ class EnsembleLayerNorm(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Members of one shape as one network; their weights are copied from the modules given.
+    """Members of one shape as one network; weights and running statistics are copied from the modules given.
 
     Shapes: input (members, inputs, N) or (groups, inputs, N) as in ``EnsembleLinear``; output
     (members, classes, N).
@@ -101,13 +102,16 @@ class Ensemble(nn.Module):
         members: How many networks; every parameter has them as its first axis.
 
     Raises:
-        UsageError: no members, or a member that is neither an ``MLP`` nor a ``DeepLinear``.
+        UsageError: no members; a member that is neither an ``MLP`` nor a ``DeepLinear``, is unlike the
+            first, or has a layer that an ensemble does not know; an input whose groups do not divide the
+            members.
     """
 
     def __init__(self, modules: Sequence[MLP | DeepLinear]) -> None:
         super().__init__()
         if not modules:
             raise UsageError("an ensemble needs one member at least, and got none")
+        _check_alike(modules)
         self.members = len(modules)
         self.hidden = nn.ModuleList(
             nn.Sequential(*(_stack(list(parts)) for parts in zip(*blocks, strict=True)))
@@ -120,6 +124,25 @@ class Ensemble(nn.Module):
             x = layer(x)
         out: Tensor = self.output(x)
         return out
+
+
+def _check_alike(modules: Sequence[nn.Module]) -> None:
+    first = modules[0]
+    for index, module in enumerate(modules):
+        if not isinstance(module, MLP | DeepLinear):
+            raise UsageError(
+                f"member {index} is a {type(module).__name__}; an ensemble stacks MLP or DeepLinear"
+            )
+        if _shape(module) != _shape(first):
+            raise UsageError(
+                f"member {index} is unlike member 0: one shape, one norm and one activation are needed to "
+                f"stack them. Member 0: {first}\nMember {index}: {module}"
+            )
+
+
+def _shape(module: nn.Module) -> list[object]:
+    parts = [(name, type(part)) for name, part in module.named_modules()]
+    return [*parts, *(parameter.shape for parameter in module.parameters())]
 
 
 def _stack(parts: list[nn.Module]) -> nn.Module:

@@ -83,13 +83,11 @@ def _decode_tuple(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _fitting(value: Any, options: tuple[Any, ...]) -> Any:
     """Return the option of a union that this JSON value was made from."""
-    if value is None:
-        return next((option for option in options if option is type(None)), options[0])
-    if isinstance(value, str):
-        return float if value in _SPECIAL and float in options else str
-    if isinstance(value, bool | int | float) and type(value) in options:
+    if isinstance(value, str) and value in _SPECIAL and float in options:
+        return float
+    if type(value) in options:
         return type(value)
-    return next(option for option in options if option not in (type(None), str))
+    return next((option for option in options if option not in (type(None), str)), options[0])
 
 
 def _decode_scalar(value: Any, kind: Any) -> Any:

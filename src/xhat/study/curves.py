@@ -46,11 +46,22 @@ def mean_curve(
 
 
 def range_curve(
-    name: str, arm: str, x: Sequence[float] | Floats, lows: Sequence[Floats], highs: Sequence[Floats]
+    name: str,
+    arm: str,
+    x: Sequence[float] | Floats,
+    lows: Sequence[Floats],
+    highs: Sequence[Floats],
+    *,
+    log: bool = False,
 ) -> Curve:
-    """Return the mean over seeds of a range [low, high], drawn as a band around its middle."""
-    low, high = np.mean(np.stack(lows), axis=0), np.mean(np.stack(highs), axis=0)
-    middle = (low + high) / 2
+    """Return the mean over seeds of a range [low, high], drawn as a band around its middle.
+
+    With ``log`` means and middle are geometric, and not finite where a seed is not.
+    """
+    ends = np.stack([np.stack(lows), np.stack(highs)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.exp(np.log(ends).mean(axis=1)) if log else ends.mean(axis=1)
+    middle = np.sqrt(low * high) if log else (low + high) / 2
     return Curve(
         name,
         arm,

@@ -6,14 +6,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
+from xhat.errors import XhatError
 from xhat.memory import reuse_memory
+from xhat.study.environment import cores
 from xhat.study.execute import execute
 from xhat.study.spec import Spec
 from xhat.study.store import Arrays
@@ -27,6 +30,7 @@ _SLOTS = 65_536
 Progress = Callable[[dict[int, float]], None]
 
 _progress: Any = None
+_owners: Any = None
 
 
 @dataclass(frozen=True)
@@ -71,52 +75,68 @@ class LocalPool:
     """As many worker processes as asked for, up to 65,536 tasks.
 
     A worker that dies takes the whole pool with it (a limit of ``concurrent.futures``): the pool is made
-    anew and unfinished tasks are given out again, each at most twice.
+    anew and unfinished tasks are given out again; one whose worker died twice has failed.
 
     Args:
         workers: Processes; by default one a core.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or cores()
         self.window = self.workers + 1
         self._context = multiprocessing.get_context("spawn")
         # Shared memory without a lock: a worker killed while it reports leaves nothing locked behind.
         self._progress: Any = self._context.RawArray("d", _SLOTS)
+        self._owners: Any = self._context.RawArray("l", _SLOTS)  # the process that began each task
         self._pool: ProcessPoolExecutor | None = None
+        self._processes: dict[int, BaseProcess] = {}
         self._futures: dict[Future[Any], Task] = {}
+        self._held: list[Task] = []  # handed in to a pool that had broken
         self._tries: dict[int, int] = {}
+        self._deaths = 0  # of workers without a task, since a task was last done
 
     def submit(self, task: Task) -> None:
         """Hand in a task."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=self._context, initializer=_begin, initargs=(self._progress,)
+                self.workers,
+                mp_context=self._context,
+                initializer=_begin,
+                initargs=(self._progress, self._owners),
             )
+            self._processes = self._pool._processes  # type: ignore[assignment]
         self._progress[task.index] = 0.0
-        self._futures[self._pool.submit(_work, task, shared=True)] = task
+        try:
+            self._futures[self._pool.submit(_work, task, shared=True)] = task
+        except BrokenProcessPool:
+            self._held.append(task)
 
     def results(self, on_progress: Progress) -> Iterator[Done]:
         """Yield results as they come, until nothing handed in is left.
 
         Args:
             on_progress: Gets the share done of each task under way by its index, twice a second.
+
+        Raises:
+            XhatError: worker processes cannot be started.
         """
-        while self._futures:
+        while self._futures or self._held:
             finished, _ = wait(self._futures, timeout=0.5, return_when=FIRST_COMPLETED)
             on_progress({t.index: float(self._progress[t.index]) for t in self._futures.values()})
             done = [_done(self._futures[future], future) for future in finished]
-            if any(isinstance(each.error, BrokenProcessPool) for each in done):
+            if self._held or any(isinstance(each.error, BrokenProcessPool) for each in done):
                 yield from self._give_out_again()
                 continue
             for future in finished:
                 del self._futures[future]
+            self._deaths = 0
             yield from sorted(done, key=lambda each: each.task.index)
 
     def stop(self) -> None:
         """End the workers now."""
         pool, self._pool = self._pool, None
         self._futures.clear()
+        self._held.clear()
         if pool is None:
             return
         for process in list((pool._processes or {}).values()):
@@ -125,19 +145,33 @@ class LocalPool:
 
     def _give_out_again(self) -> Iterator[Done]:
         wait(self._futures)  # all of a broken pool's futures end at once
-        left = {future: task for future, task in self._futures.items() if future.exception()}
-        kept = [_done(task, future) for future, task in self._futures.items() if future not in left]
-        # Which task killed the worker is not told: those that had begun are the suspects.
-        began = {task.index for task in left.values() if self._progress[task.index] > 0}
+        ended = [_done(task, future) for future, task in self._futures.items()]
+        kept = [done for done in ended if not isinstance(done.error, BrokenProcessPool)]
+        left = [done.task for done in ended if isinstance(done.error, BrokenProcessPool)] + self._held
         self.stop()
+        suspects = self._suspects(left)
+        self._deaths = 0 if suspects or kept else self._deaths + 1
+        if self._deaths >= MAX_TRIES:
+            raise XhatError(
+                "worker processes die before they begin a run. In a script, call xhat.study.run under "
+                "`if __name__ == '__main__':`, since every worker imports the script; if memory is short, "
+                "ask for fewer workers."
+            )
         logger.warning("a worker process died; %d runs are given out again", len(left))
-        for task in left.values():
-            self._tries[task.index] = self._tries.get(task.index, 0) + (task.index in began)
+        for task in left:
+            self._tries[task.index] = self._tries.get(task.index, 0) + (task.index in suspects)
             if self._tries[task.index] >= MAX_TRIES:
                 kept.append(Done(task, error=RuntimeError(f"its worker process died {MAX_TRIES} times")))
             else:
                 self.submit(task)
         yield from kept
+
+    def _suspects(self, left: list[Task]) -> set[int]:
+        """Return the tasks that may have killed a worker: what the dead one was at, else all that began."""
+        began = {task.index for task in left if self._progress[task.index] > 0}
+        # The pool ends the others by SIGTERM itself.
+        dead = {p.pid for p in self._processes.values() if p.exitcode not in (None, 0, -signal.SIGTERM)}
+        return {index for index in began if self._owners[index] in dead} if dead else began
 
 
 class SharedExecutor:
@@ -154,7 +188,12 @@ class SharedExecutor:
 
     def submit(self, task: Task) -> None:
         """Hand in a task."""
-        self._futures[self._executor.submit(_work, task)] = task
+        try:
+            future = self._executor.submit(_work, task)
+        except RuntimeError as error:  # the executor is broken, or was shut down
+            future = Future()
+            future.set_exception(error)
+        self._futures[future] = task
 
     def results(self, on_progress: Progress) -> Iterator[Done]:
         """Yield results as they come, until nothing handed in is left."""
@@ -171,17 +210,17 @@ class SharedExecutor:
 
 
 def _done(task: Task, future: Future[Any]) -> Done:
-    error = future.exception()
+    error = CancelledError("the executor cancelled it") if future.cancelled() else future.exception()
     if error is not None:
         return Done(task, error=error)
     record, arrays = future.result()
     return Done(task, record, arrays)
 
 
-def _begin(progress: Any) -> None:
+def _begin(progress: Any, owners: Any) -> None:
     """Set up a worker: Ctrl-C is the parent's to handle, and no worker outlives the parent."""
-    global _progress
-    _progress = progress
+    global _progress, _owners
+    _progress, _owners = progress, owners
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -199,5 +238,7 @@ def _work(task: Task, *, shared: bool = False) -> tuple[dict[str, Any], Arrays]:
         if shared:
             _progress[task.index] = max(share, 1e-6)  # above 0: the task has begun
 
+    if shared:
+        _owners[task.index] = os.getpid()
     tick(0.0)
     return execute(task.spec, tick=tick, folder=task.folder)

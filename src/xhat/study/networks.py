@@ -1,9 +1,11 @@
 """From a spec to a network with its initial weights: ours by name, or a user's by ``module:callable``."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +23,7 @@ def build(
     """Return the network with its members' initial weights.
 
     The weights hang on the seed alone: arms that differ only in their normalisation start from the same
-    ones. Draws from torch's global generator; the caller forks it.
+    ones. Seeds the global generators; the caller puts them back.
 
     Args:
         network: Which, with which normalisation.
@@ -37,10 +39,17 @@ def build(
     return Ensemble(modules) if network.is_ensemble else modules[0]  # type: ignore[arg-type]
 
 
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python: a user's network may draw from any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
 def _build_member(
     network: Network, member: Member, data: TensorData | None, folder: Path | None
 ) -> nn.Module:
-    torch.manual_seed(member.seed)
+    seed_everything(member.seed)
     users = ":" in network.name
     model = _build_users(network, member, folder) if users else _build_ours(network, data)
     initialise_(model, member.init, scale=member.scale)
@@ -65,7 +74,7 @@ def _build_users(network: Network, member: Member, folder: Path | None) -> nn.Mo
     if network.norm != "none":
         # A normalisation layer may draw numbers and so shift the draws of later layers: start from the
         # weights of the plain twin where the shapes allow it.
-        torch.manual_seed(member.seed)
+        seed_everything(member.seed)
         _copy_weights(_call(factory, network.with_norm("none")), model)
     return model
 

@@ -13,6 +13,7 @@ from xhat.study.claims import CLAIMS
 from xhat.study.laws import LAWS
 from xhat.study.spec import LawSpec, Spec, run_key
 from xhat.study.subjects import users
+from xhat.study.verdict import MIN_PAIRS
 
 Named = str | Callable[..., Any]
 
@@ -58,8 +59,8 @@ def make_plan(
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    if seeds is not None and seeds < 2:
-        raise UsageError(f"{seeds} seeds give no interval; ask for 2 at least, or leave --seeds out")
+    if seeds is not None and seeds < MIN_PAIRS:
+        raise UsageError(f"{seeds} seeds decide nothing; ask for {MIN_PAIRS} at least, or leave --seeds out")
     if steps is not None and (steps < 10 or model is None):
         raise UsageError("--steps sets the training steps of your own network: 10 or more, with --model")
     where = (folder or Path.cwd()).resolve()
@@ -88,7 +89,7 @@ def _choose(asked: Iterable[str] | None, *, users_network: bool) -> tuple[tuple[
         claims = tuple(claim for claim in CLAIMS.values() if claim.takes_networks or not users_network)
         return claims, () if users_network else tuple(LAWS)
     found: dict[str, None] = {}
-    for pattern in asked:
+    for pattern in [asked] if isinstance(asked, str) else asked:
         matches = [name for name in (*CLAIMS, *LAWS) if fnmatchcase(name, pattern)]
         if not matches:
             raise unknown("claim", pattern, [*CLAIMS, *LAWS])

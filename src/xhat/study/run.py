@@ -141,6 +141,8 @@ class _Director:
         """Hand in the most urgent runs: a claim that asks again waits for its last rounds alone."""
         while self.queue and self.under_way < self.hands.window:
             _, _, key = heappop(self.queue)
+            if not any(key in case.waiting and not case.failed for case in self.cases):
+                continue  # only a claim that cannot be finished wants it
             self.tasks[len(self.tasks)] = key
             self.hands.submit(Task(len(self.tasks) - 1, self.specs[key], self.plan.folder))
             self.under_way += 1

@@ -34,7 +34,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set by name, cut to ``train`` and ``test`` samples, images pooled by ``pool``."""
+    """A data set by name, cut to at most ``train`` and ``test`` samples, images pooled by ``pool``."""
 
     name: str = "fashion-mnist"
     train: int | None = None

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class Store:
                 "space and run the same command to go on."
             ) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
         return path
 
     def _check_format(self) -> None:

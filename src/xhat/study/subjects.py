@@ -12,7 +12,7 @@ def vgg(preset: str) -> Subject:
     """Return the VGG-like network of eight convolutions."""
     width, data, seeds, steps, batch = {
         "smoke": (4, Data(train=320, test=200, pool=2), 3, 12, 32),
-        "quick": (8, Data(train=5000, test=1000, pool=2), 4, 300, 64),
+        "quick": (8, Data(train=5000, test=1000, pool=2), 4, 240, 64),
         "full": (16, Data(train=10_000, test=2000), 6, 600, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]

@@ -1,7 +1,9 @@
 """One training run, from a spec to its numbers: plain SGD on one network or on an ensemble at once."""
 
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from xhat.errors import DataError, ModelError
 from xhat.landscape._unchanged import unchanged
 from xhat.landscape._walk import Walk, walk
 from xhat.landscape.recording import QUANTILES, Recording, record
-from xhat.study.networks import build
+from xhat.study.networks import build, seed_everything
 from xhat.study.spec import Data, TrainSpec
 from xhat.study.store import Arrays
 from xhat.study.tasks import Classification, EnsembleClassification, LinearRegression, Task
@@ -43,13 +45,23 @@ def train(
         (E,), probe_loss and probe_distance (M, P, E), probe_start, probe_gradient and probe_weight (M, P);
         record_step (R,) and the fields of each recorded position; layer_gradient (M, L).
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
+    with _callers_state_kept():
+        torch.set_num_threads(spec.threads)
+        return _Training(spec, folder).run(tick or (lambda share: None))
+
+
+@contextmanager
+def _callers_state_kept() -> Iterator[None]:
+    """Put back the number of threads and the states of the global random generators."""
+    threads = torch.get_num_threads()
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
-            return _Training(spec, folder).run(tick or (lambda share: None))
+            yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        np.random.set_state(states[0])  # noqa: NPY002
+        random.setstate(states[1])
 
 
 class _Training:
@@ -62,7 +74,9 @@ class _Training:
         self.members = len(spec.members)
         self.lr = torch.tensor([member.lr for member in spec.members])
         self.velocity = [torch.zeros_like(p) for p in self.parameters] if spec.momentum else []
-        torch.manual_seed(spec.members[0].seed)  # noise and dropout: not where building left off
+        if not self.parameters:
+            raise ModelError(f"{spec.network.name} (norm={spec.network.norm!r}) has nothing to train")
+        seed_everything(spec.members[0].seed)  # noise and dropout: not where building left off
 
     def run(self, tick: Tick) -> tuple[dict[str, Any], Arrays]:
         spec = self.spec
@@ -71,8 +85,7 @@ class _Training:
         walks: list[Walk] = []
         found: dict[str, Any] = {}
         arrays: Arrays = {}
-        layers = spec.record.layers if spec.record else None
-        with record(self.model, every=None, layers=layers) as recording:
+        with self._recording() as recording:
             for step in range(spec.steps):
                 self.model.train()
                 x, y = self.task.batch(step)
@@ -82,7 +95,7 @@ class _Training:
                         found["layers"], arrays["layer_gradient"] = self._layer_gradients(x, y)
                 if spec.probe and step in spec.probe.at:
                     walks.append(self._walk(x, y, spec.probe.ratios))
-                if spec.record and step in spec.record.at:
+                if recording and spec.record and step in spec.record.at:
                     recording.snapshot(self.task.fixed(spec.record.batch), step)
                 loss[:, step] = self._step(x, y)
                 if not bool(loss[:, step].isfinite().any()):
@@ -90,10 +103,15 @@ class _Training:
                 tick((step + 1) / spec.steps)
         arrays |= self._outcome(loss)
         arrays |= _probe_arrays(spec, walks)
-        if spec.record:
+        if recording:
             found["positions"] = _record_arrays(recording, arrays)
         found["seconds"] = time.perf_counter() - started
         return found, arrays
+
+    def _recording(self) -> AbstractContextManager[Recording | None]:
+        if self.spec.record is None:
+            return nullcontext()
+        return record(self.model, every=None, layers=self.spec.record.layers)
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         return self.task.losses(self.model(x), y)
@@ -172,11 +190,19 @@ class _Training:
 
 
 def load_data(data: Data, folder: Path | None) -> TensorData:
-    """Return the data set, cut and pooled as the spec says."""
+    """Return the data set, cut to at most the samples that the spec says, and pooled."""
     whole = load(data.name, folder=folder)
     if data.train is not None or data.test is not None:
-        whole = whole.subset(train=data.train, test=data.test)
-    return whole.pooled(data.pool) if data.pool > 1 else whole
+        whole = whole.subset(
+            train=_at_most(data.train, whole.train_y), test=_at_most(data.test, whole.test_y)
+        )
+    # Images that would come out smaller than 8×8, such as digits, stay as they are.
+    pools = data.pool > 1 and min(whole.train_x.shape[2:], default=0) >= 8 * data.pool
+    return whole.pooled(data.pool) if pools else whole
+
+
+def _at_most(count: int | None, targets: Tensor) -> int | None:
+    return None if count is None else min(count, len(targets))
 
 
 def _task(spec: TrainSpec, data: TensorData | None) -> Task:

@@ -28,7 +28,7 @@ def _scatter(shown: Mapping[str, list[Movement]]) -> Figure:
     curves = tuple(
         Curve(
             name,
-            name,
+            arm(name),
             tuple(max(m.late_drift, STILL) for m in movements),
             tuple(m.outcome.final_loss for m in movements),
             mode="markers",
@@ -52,23 +52,34 @@ def _scatter(shown: Mapping[str, list[Movement]]) -> Figure:
 
 
 def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
-    curves = tuple(
-        mean_curve(
-            name, name, movements[0].steps[1:], [np.maximum(m.drift, STILL) for m in movements], log=True
+    watched = next(iter(shown.values()))[0].watched
+    axes = Axis("training step"), Axis("drift (standard deviations)", log=True)
+    panels = tuple(
+        Panel(
+            place[0].upper() + place[1:],
+            *axes,
+            tuple(
+                mean_curve(
+                    name,
+                    arm(name),
+                    movements[0].steps[1:],
+                    [np.maximum(m.drift(m.at(place) if watched else m.inputs), STILL) for m in movements],
+                    log=True,
+                )
+                for name, movements in shown.items()
+            ),
         )
-        for name, movements in shown.items()
+        for place in (watched or ("inputs of the layers",))
     )
     return Figure(
         id="diverging-drift",
         title="Drift of the distributions over training",
         caption=(
             "Wasserstein-1 distance between neighbouring records over the pooled standard deviation, mean over "
-            f"three layers' inputs; geometric mean over seeds, bands: 95% intervals. {STILL:g}: no movement."
+            f"the layers; geometric mean over seeds, bands: 95% intervals. {STILL:g}: no movement."
         ),
         alt="Drift against training step, one curve a condition.",
-        panels=(
-            Panel("Drift", Axis("training step"), Axis("drift (standard deviations)", log=True), curves),
-        ),
+        panels=panels,
     )
 
 
@@ -76,7 +87,8 @@ def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
     panels = []
     for name, movements in list(shown.items())[:6]:
         movement = movements[0]
-        position = movement.inputs[len(movement.inputs) // 2]
+        positions = movement.at("before normalisation") if movement.watched else movement.inputs
+        position = positions[len(positions) // 2]
         levels = list(movement.outcome.run.arrays["record_quantile"])
         steps = tuple(map(float, movement.steps))
         curves = tuple(
@@ -89,14 +101,22 @@ def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
             )
             for percent, label in LEVELS.items()
         )
-        panels.append(Panel(name, Axis("training step"), Axis("input of the middle layer"), curves))
+        panels.append(Panel(name, Axis("training step"), Axis("value in the middle layer"), curves))
     return Figure(
         id="diverging-percentiles",
-        title="Percentiles of a middle layer's input",
-        caption="The first seed of each condition that stays finite; all units of the layer together.",
-        alt="The 15th, 50th and 85th percentile of a middle layer's input over training, a panel a condition.",
+        title="Percentiles in a middle layer, before normalisation",
+        caption=(
+            "The first seed of each condition that stays finite; all units of the layer together. "
+            "The panels have scales of their own."
+        ),
+        alt="The 15th, 50th and 85th percentile in a middle layer over training, a panel a condition.",
         panels=tuple(panels),
     )
+
+
+def arm(name: str) -> str:
+    """Return the colour key of a condition: the two that converge look as everywhere else."""
+    return {"plain, lr 0.1": "none", "BN, lr 0.1": "batch"}.get(name, name)
 
 
 def _slider(shown: Mapping[str, list[Movement]]) -> Figure:
@@ -145,5 +165,5 @@ def _cumulative(name: str, movement: Movement, place: int, index: int) -> Curve:
     # Without the extremes: one outlier would set the scale of all frames.
     inner = slice(1, -1)
     return Curve(
-        name, name, tuple(map(float, position.pooled[index, 0][inner])), tuple(map(float, levels[inner]))
+        name, arm(name), tuple(map(float, position.pooled[index, 0][inner])), tuple(map(float, levels[inner]))
     )

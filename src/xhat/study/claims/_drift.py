@@ -11,6 +11,9 @@ from xhat.study.outcome import Outcome
 
 Floats = npt.NDArray[np.float64]
 
+# By name of a place, the (layer, side) pairs that stand there.
+Watched = dict[str, tuple[tuple[str, str], ...]]
+
 # Below this a drift is no movement but rounding; keeps logarithms finite for networks that stand still.
 STILL = 1e-6
 
@@ -21,30 +24,39 @@ class Movement:
 
     outcome: Outcome
     window: int
-    layers: tuple[str, ...] | None  # whose inputs count; None: all but the network's own input
+    watched: Watched | None  # None: the inputs of all layers but the first count
 
     @cached_property
     def inputs(self) -> tuple[Position, ...]:
-        """What enters the chosen layers: before BN or after the activation, never BN's own output."""
-        inputs = [p for p in self.outcome.positions() if p.side == "input"]
-        if self.layers is None:
-            return tuple(inputs[1:])
-        return tuple(p for p in inputs if p.layer in self.layers)
+        """What enters the watched layers: never BN's own output, whose moments β and γ² set."""
+        if self.watched is None:
+            return tuple([p for p in self.outcome.positions() if p.side == "input"][1:])
+        return self.at("at the next layer's input")
+
+    def at(self, place: str) -> tuple[Position, ...]:
+        """Return the positions of a named place, in the order of the layers."""
+        assert self.watched is not None
+        wanted = self.watched[place]
+        return tuple(p for p in self.outcome.positions() if (p.layer, p.side) in wanted)
 
     @property
     def steps(self) -> Floats:
         """Shape (R - window,): the evenly spaced steps."""
         return self.outcome.record_step[: -self.window]
 
-    @cached_property
-    def drift(self) -> Floats:
+    def drift(self, positions: tuple[Position, ...]) -> Floats:
         """Shape (R - window - 1,): W1 between neighbouring records over the pooled std, mean over layers."""
-        return np.asarray(np.mean([p.drift()[: len(self.steps) - 1, 0] for p in self.inputs], axis=0))
+        return np.asarray(np.mean([p.drift()[: len(self.steps) - 1, 0] for p in positions], axis=0))
 
-    @property
+    @cached_property
     def late_drift(self) -> float:
-        """Mean drift over the second half of training; NaN if the network is not finite there."""
-        late = self.drift[len(self.drift) // 2 :]
+        """Mean drift of the inputs in the second half of training; NaN if they are not finite there."""
+        return self.late(self.inputs)
+
+    def late(self, positions: tuple[Position, ...]) -> float:
+        """Mean drift of ``positions`` in the second half of training; NaN if they are not finite there."""
+        drift = self.drift(positions)
+        late = drift[len(drift) // 2 :]
         return float(late.mean()) if np.isfinite(late).all() else np.nan
 
     @property

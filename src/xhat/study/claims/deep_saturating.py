@@ -46,16 +46,16 @@ TEXT = ClaimText(
         "Gradients: norm of the first hidden layer's weight gradient over the last's, at the start."
     ),
     threshold=(
-        f"supported if, at the greatest depth, BN's test accuracy exceeds the best plain arm's by more than "
+        f"Supported if, at the greatest depth, BN's test accuracy exceeds the best plain arm's by more than "
         f"{POINTS:g} points with both activations, and its gradient ratio exceeds the plain Xavier "
-        f"network's more than {GRADIENT:g} times with sigmoid, each with the whole 95% interval"
+        f"network's more than {GRADIENT:g} times with sigmoid, each with the whole 95% interval."
     ),
     does_not_show=(
         "Other remedies (residual connections, careful gains) may do as well. The gradient is measured at "
         "the start only. A small budget of steps counts slow training as none."
     ),
-    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.1",
-    expected="[IS]: Inception with sigmoid: 69.8% with BN, below 1/1000 without",
+    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.1.",
+    expected="[IS]: Inception with sigmoid: 69.8% with BN, below 1/1000 without.",
     cost="quick: about 1 minute; full: about 20 minutes",
 )
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.claims._diverging_figures import figures
-from xhat.study.claims._drift import STILL, Movement
+from xhat.study.claims._drift import STILL, Movement, Watched
 from xhat.study.claims.larger_lr import RATES, largest_rates, on_grid
 from xhat.study.curves import spaced
 from xhat.study.outcome import Training, outcomes, specs
@@ -41,25 +41,26 @@ TEXT = ClaimText(
         "author did not know."
     ),
     measured=(
-        "Networks that converge and networks that do not, each on a fixed probe batch, at the inputs of three "
-        "later layers. Drift: Wasserstein-1 distance of each unit's distribution between neighbouring "
-        "records, over the pooled standard deviation, in the second half of training. Oscillation: "
-        "autocorrelation of the units' means over the last steps. Collapsed: finite, with a final loss within "
-        "5% of chance."
+        "Networks that converge and networks that do not, each on a fixed probe batch, in an early, a middle "
+        "and a late layer: before normalisation, after it, and at the next layer's input, which decides "
+        "(after BN the moments are β and γ² by construction). Drift: Wasserstein-1 distance of each unit's "
+        "distribution between neighbouring records, over the pooled standard deviation, in the second half "
+        "of training. Oscillation: autocorrelation of the units' means over the last steps. Collapsed: "
+        "finite, with a final loss within 5% of chance."
     ),
     threshold=(
-        "three hypotheses. Collapsed networks have the most stable distributions: the least drift of any "
-        f"other network of the same seed is more than {STABLER:g} times theirs. Networks just above the "
+        "Three hypotheses. Collapsed networks have the most stable distributions: the least drift of any "
+        "other network of the same seed exceeds theirs (ratio above 1). Networks just above the "
         "largest learning rate that trains oscillate with period 2: autocorrelation at lag 2 minus lag 1 "
         f"above {PERIOD:g}. Stability does not predict training: the rank correlation of drift and final "
-        f"loss lies within ±{UNRELATED:g}. Supported if all three are"
+        f"loss lies within ±{UNRELATED:g}. Supported if all three are."
     ),
     does_not_show=(
         "That stable distributions do harm or good: networks were compared, nothing was held still. Networks "
         "whose loss became infinite have no distribution any more and are only counted."
     ),
-    source="the notes' open question; after [S] Santurkar et al. 2018, arXiv 1805.11604, fig. 1 and Alg. 1",
-    expected="unknown; [S] saw no marked difference between two networks that converge",
+    source="The notes' open question; after [S] Santurkar et al. 2018, arXiv 1805.11604, fig. 1 and Alg. 1.",
+    expected="Unknown; [S] saw no marked difference between two networks that converge.",
     cost="quick: about 1 minute; full: about 15 minutes",
 )
 
@@ -82,7 +83,10 @@ def measure(context: Context) -> Measurement:
     else:
         conditions, keys = yield from _ours(subject)
     window = 8 if context.preset == "smoke" else 48
-    layers, watched = _layers(subject)
+    watched = None if subject.is_users else _watched(subject)
+    layers = (
+        tuple(dict.fromkeys(layer for place in watched.values() for layer, _ in place)) if watched else None
+    )
     at = sorted({*spaced(subject.steps - window, 30), *range(subject.steps - window, subject.steps)})
     training = Training(
         subject.data, subject.steps, subject.batch_size, record=Record(tuple(at), batch=128, layers=layers)
@@ -156,14 +160,15 @@ def _users(subject: Subject) -> list[Condition]:
     ]
 
 
-def _layers(subject: Subject) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-    """Return the layers to record, and those whose inputs are watched: early, middle, late."""
-    if subject.is_users:
-        return None, None
+def _watched(subject: Subject) -> Watched:
+    """Return where an early, a middle and a late layer are watched."""
     depth = int(dict(subject.network.options)["depth"])
     places = sorted({1, depth // 2, depth - 1})
-    watched = tuple(f"hidden.{place}.0" for place in places)
-    return tuple(f"hidden.{place}.{part}" for place in places for part in (0, 1)), watched
+    return {
+        "before normalisation": tuple((f"hidden.{place}.1", "input") for place in places),
+        "after normalisation": tuple((f"hidden.{place}.1", "output") for place in places),
+        "at the next layer's input": tuple((f"hidden.{place}.0", "input") for place in places),
+    }
 
 
 def _effects(moved: Mapping[str, list[Movement]]) -> list[Effect]:
@@ -217,14 +222,16 @@ def _table(moved: Mapping[str, list[Movement]]) -> Table:
         finite = [value for value in values if np.isfinite(value)]
         return float(np.mean(finite)) if finite else np.nan
 
-    rows = [
+    watched = next(iter(moved.values()))[0].watched
+    places = tuple(watched) if watched else ()
+    rows: list[tuple[str | float | int, ...]] = [
         (
             name,
             f"{sum(m.outcome.trains for m in movements)} of {len(movements)}",
             sum(m.collapsed for m in movements),
             sum(not np.isfinite(m.outcome.final_loss) for m in movements),
             mean([m.outcome.final_loss for m in movements]),
-            mean([m.late_drift for m in movements]),
+            *(mean([m.late(m.at(place)) for m in movements]) for place in places),
             mean([m.path for m in movements]),
             mean([100 * m.dead for m in movements]),
             mean([m.autocorrelation(1) for m in movements]),
@@ -238,7 +245,7 @@ def _table(moved: Mapping[str, list[Movement]]) -> Table:
         "collapsed",
         "not finite",
         "final loss",
-        "drift (std)",
+        *(f"drift {place} (std)" for place in places),
         "path of the median (std)",
         "dead units (%)",
         "lag 1",

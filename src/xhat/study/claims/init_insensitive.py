@@ -42,16 +42,16 @@ TEXT = ClaimText(
         "it: each scale at its own best rate."
     ),
     threshold=(
-        f"supported if BN's workable range is wider than the plain network's by more than {DECADES:g} "
+        f"Supported if BN's workable range is wider than the plain network's by more than {DECADES:g} "
         f"decade, and BN's accuracy over scales {CORE[0]:g} to {CORE[1]:g} falls less than {WITHIN:g} points below "
-        "its best (equivalence), each with the whole 95% interval"
+        "its best (equivalence), each with the whole 95% interval."
     ),
     does_not_show=(
         "The scale is changed in all layers at once, the output layer too, which BN does not normalise. "
         "Function invariance is not training invariance: large weights learn slowly under BN."
     ),
-    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.3",
-    expected="[IS]: the layer's output and its Jacobian do not change with the scale; no accuracy is given",
+    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.3.",
+    expected="[IS]: the layer's output and its Jacobian do not change with the scale; no accuracy is given.",
     cost="quick: about 1 minute; full: about 15 minutes",
 )
 
