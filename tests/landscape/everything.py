@@ -13,6 +13,7 @@ class Counting(nn.Module):
     """Every kind of state that a user's module may keep."""
 
     scale: Tensor
+    signed: Tensor
     kept: Tensor
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class Counting(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.experts = nn.ModuleList([nn.Linear(3, 3, dtype=torch.float64), nn.BatchNorm1d(3, affine=False)])
         self.register_buffer("scale", torch.tensor([1.0, -0.0, torch.nan]))
+        self.register_buffer("signed", torch.tensor([-0.0, 1.0]))
         self.register_buffer("kept", torch.ones(3), persistent=False)
         self.register_buffer("nothing", None)
         self.register_buffer("wide", torch.ones(1).expand(4))

@@ -45,7 +45,7 @@ DISTURBANCES: dict[str, Callable[[Counting], object]] = {
     "gradient-where-none-was": lambda m: setattr(m.experts[0].weight, "grad", torch.ones(3, 3).double()),
     "requires-grad": lambda m: m.requires_grad_(False),
     "thaw": lambda m: m.inner.bias.requires_grad_(True),
-    "sign-of-zero": lambda m: m.scale[1].zero_(),
+    "sign-of-zero": lambda m: m.signed.abs_(),
     "nan-to-number": lambda m: m.scale.nan_to_num_(),
     "non-persistent-buffer": lambda m: m.kept.add_(1),
     "replaced-buffer": lambda m: setattr(m, "kept", torch.zeros(5)),

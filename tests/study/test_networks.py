@@ -35,8 +35,15 @@ def layer_weights(model: nn.Module) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [("mlp", "batch"), ("mlp", "layer"), ("mlp", "batch+noise"), ("deep-linear", "batch")]
-    + [("vgg", "batch"), ("vgg", "layer"), ("vgg", "group")],
+    [
+        ("mlp", "batch"),
+        ("mlp", "layer"),
+        ("mlp", "batch+noise"),
+        ("deep-linear", "batch"),
+        ("vgg", "batch"),
+        ("vgg", "layer"),
+        ("vgg", "group"),
+    ],
 )
 def test_arms_start_from_the_same_weights(name, norm):
     members = (Member(3, 0.1), Member(4, 0.1)) if OURS[name].is_ensemble else (Member(3, 0.1),)
@@ -99,8 +106,8 @@ def test_an_unknown_network(name, near):
 # --- a user's network
 
 
-def users(write_module, folder, text: str = NETWORK, *, norm: str = "batch", member=Member(0, 0.1, "own")):
-    return build(Network(f"{write_module(text)}:make_model", norm), (member,), DIGITS, folder)
+def users(write_module, folder, text: str = NETWORK):
+    return build(Network(f"{write_module(text)}:make_model"), (Member(0, 0.1, "own"),), DIGITS, folder)
 
 
 def test_a_users_arms_share_weights_though_the_norm_draws_numbers(write_module, tmp_path):

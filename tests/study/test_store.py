@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,7 +227,9 @@ def test_a_damaged_run_that_cannot_be_moved_is_an_error_in_words(store, monkeypa
     store.put("abc", RECORD, ARRAYS)
     DAMAGE["no record"](store.folder / "runs" / "abc")
     monkeypatch.setattr(Path, "rename", broken_rename)
-    with pytest.raises(StoreError, match="is damaged and cannot be moved to .*set-aside: Input/output error"):
+    with pytest.raises(
+        StoreError, match=r"is damaged and cannot be moved to .*set-aside: Input/output error"
+    ):
         store.get("abc")
 
 
@@ -308,8 +311,18 @@ def test_a_newer_store_is_left_as_it_is(tmp_path, dead_pid, with_runs):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"3", b"{}", b'{"format":"x"}', b'{"format":null}', b'{"format":0}']
-    + [b'{"format":Infinity}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"format":"x"}',
+        b'{"format":null}',
+        b'{"format":0}',
+        b'{"format":Infinity}',
+        b"\xff",
+    ],
 )
 def test_a_description_that_makes_no_sense(tmp_path, content):
     (tmp_path / "store.json").write_bytes(content)
@@ -328,7 +341,7 @@ def test_a_file_in_place_of_the_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written():
-    with pytest.raises(StoreError, match="the output folder /proc/xhat cannot be used: .*Name another"):
+    with pytest.raises(StoreError, match=r"the output folder /proc/xhat cannot be used: .*Name another"):
         Store("/proc/xhat")
 
 
@@ -358,7 +371,7 @@ def test_a_full_disk_harms_no_finished_run(small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(512 * 1024))
     noise = {"noise": np.random.default_rng(0).random(1 << 17)}  # incompressible: does not fit any more
-    with pytest.raises(StoreError, match="No space left on device.*free some space") as caught:
+    with pytest.raises(StoreError, match=r"No space left on device.*free some space") as caught:
         store.put("late", RECORD, noise)
     assert str(small_disk) in str(caught.value)
     assert not list((small_disk / "out" / "runs").glob(".*"))
@@ -366,7 +379,7 @@ def test_a_full_disk_harms_no_finished_run(small_disk):
     assert_same(Store(small_disk / "out").get("early"))
     assert repr(store.get_study()) == repr(study())
 
-    with ballast.open("ab", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+    with ballast.open("ab", buffering=0) as file, suppress(OSError):
         while True:  # to the last page
             file.write(bytes(4096))
     with pytest.raises(StoreError, match=r"study\.json could not be written: No space left on device"):

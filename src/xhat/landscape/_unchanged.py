@@ -60,6 +60,8 @@ class State:
                 todo.append(vars(value))
             elif isinstance(value, tuple):
                 todo += value
+            elif value is None or isinstance(value, int | float | str):
+                continue  # most values, and none of them can be altered
             elif id(value) not in self._saved and not (
                 isinstance(value, Tensor) and _memory(value) in moving
             ):
@@ -117,6 +119,8 @@ class _ContainerState:
         self.contents = _contents(container)
 
     def restore(self) -> None:
+        if not self.keys and not self.container:
+            return  # most of a module's registries
         now = [*self.container, *_contents(self.container)]
         then = [*self.keys, *self.contents]
         if len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True)):

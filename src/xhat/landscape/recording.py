@@ -39,19 +39,20 @@ class Position:
 
     layer: str  # the module's full name
     side: Side
+    quantiles: tuple[float, ...]  # the Q levels, ascending
     mean: Array  # (R, M, C)
     std: Array  # (R, M, C), biased
     dead: Array  # (R, M) share of units that have one value for all inputs
     pooled: Array  # (R, M, Q) quantiles of all values
     units: Array  # (R, M, U, Q) quantiles of up to U evenly spaced units
 
-    def percentile(self, percent: float, quantiles: Sequence[float]) -> npt.NDArray[np.float64]:
-        """Shape (R, M): a percentile of all values, interpolated between the kept ``quantiles``.
+    def percentile(self, percent: float) -> npt.NDArray[np.float64]:
+        """Shape (R, M): a percentile of all values, interpolated between the kept quantiles.
 
         NaN outside of them.
         """
         flat = self.pooled.reshape(-1, self.pooled.shape[-1])
-        found = np.array([np.interp(percent / 100, quantiles, row, np.nan, np.nan) for row in flat])
+        found = np.array([np.interp(percent / 100, self.quantiles, row, np.nan, np.nan) for row in flat])
         return found.reshape(self.pooled.shape[:2])
 
     def drift(self) -> npt.NDArray[np.float64]:
@@ -61,7 +62,11 @@ class Position:
         values are all one number has drift 0 while they stay there. NaN where values are not finite.
         """
         with np.errstate(invalid="ignore"):  # inf - inf, in a network that diverges
-            moved = np.abs(np.diff(self.units.astype(np.float64), axis=0)).mean(axis=(2, 3))
+            distance = np.abs(np.diff(self.units.astype(np.float64), axis=0))
+            levels = np.array(self.quantiles)
+            # W1 is the area between two quantile functions, here over the levels that are kept.
+            area = np.trapezoid(distance, levels, axis=3) / (levels[-1] - levels[0])
+            moved = area.mean(axis=2)
             # Var over units and samples together = mean of variances + variance of means.
             variance = self.std.astype(np.float64) ** 2
             spread = np.sqrt(variance.mean(axis=2) + self.mean.astype(np.float64).var(axis=2))
@@ -112,6 +117,7 @@ class Recording:
             Position(
                 layer=layer,
                 side=side,
+                quantiles=self.quantiles,
                 mean=np.stack([s.mean for s in seen]),
                 std=np.stack([s.std for s in seen]),
                 dead=np.stack([s.dead for s in seen]),
@@ -127,7 +133,7 @@ class Recording:
         rows = []
         for position in self.positions():
             drift = np.concatenate([np.full((1, position.dead.shape[1]), np.nan), position.drift()])
-            low, middle, high = (position.percentile(p, self.quantiles) for p in (15, 50, 85))
+            low, middle, high = (position.percentile(p) for p in (15, 50, 85))
             for index, step in enumerate(self.steps):
                 rows += [
                     {

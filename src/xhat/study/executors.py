@@ -129,7 +129,7 @@ class LocalPool:
                 continue
             for future in finished:
                 del self._futures[future]
-            self._deaths = 0
+                self._deaths = 0
             yield from sorted(done, key=lambda each: each.task.index)
 
     def stop(self) -> None:

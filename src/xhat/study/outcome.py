@@ -96,6 +96,7 @@ class Outcome:
             Position(
                 layer,
                 side,
+                tuple(map(float, self.run.arrays["record_quantile"])),
                 **{
                     field: self.run.arrays[f"record_{place}_{field}"][:, one]
                     for field in ("mean", "std", "dead", "pooled", "units")

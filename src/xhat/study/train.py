@@ -14,9 +14,10 @@ from torch import Tensor
 
 from xhat.data import TensorData, load
 from xhat.errors import DataError, ModelError
-from xhat.landscape._unchanged import unchanged
+from xhat.landscape._unchanged import State, unchanged
 from xhat.landscape._walk import Walk, walk
 from xhat.landscape.recording import QUANTILES, Recording, record
+from xhat.models import Ensemble
 from xhat.study.networks import build, seed_everything
 from xhat.study.spec import Data, TrainSpec
 from xhat.study.store import Arrays
@@ -155,10 +156,10 @@ class _Training:
 
     def _walk(self, x: Tensor, y: Tensor, ratios: tuple[float, ...]) -> Walk:
         with unchanged(self.model):
-            randomness = torch.get_rng_state()
+            state = State(self.model, without=self.parameters)
 
             def losses() -> Tensor:
-                torch.set_rng_state(randomness)
+                state.restore()  # the same noise and the same buffers at every step size
                 return self._losses(x, y)
 
             steps = self.lr[:, None] * torch.tensor(ratios)
@@ -168,7 +169,7 @@ class _Training:
         with unchanged(self.model):
             _, slopes = self._gradient(x, y)
         names = {id(p): name for name, p in self.model.named_parameters()}
-        lead = 1 if hasattr(self.model, "members") else 0
+        lead = 1 if isinstance(self.model, Ensemble) else 0
         kept = [
             (names[id(p)], g.reshape(self.members, -1).norm(dim=1))
             for p, g in zip(self.parameters, slopes, strict=True)

@@ -89,14 +89,13 @@ def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
         movement = movements[0]
         positions = movement.at("before normalisation") if movement.watched else movement.inputs
         position = positions[len(positions) // 2]
-        levels = list(movement.outcome.run.arrays["record_quantile"])
         steps = tuple(map(float, movement.steps))
         curves = tuple(
             Curve(
                 label,
                 label,
                 steps,
-                tuple(map(float, position.percentile(percent, levels)[: len(steps), 0])),
+                tuple(map(float, position.percentile(percent)[: len(steps), 0])),
                 dashed=percent != 50,
             )
             for percent, label in LEVELS.items()
@@ -161,7 +160,7 @@ def _slider(shown: Mapping[str, list[Movement]]) -> Figure:
 
 def _cumulative(name: str, movement: Movement, place: int, index: int) -> Curve:
     position = movement.inputs[min(place, len(movement.inputs) - 1)]
-    levels = movement.outcome.run.arrays["record_quantile"]
+    levels = position.quantiles
     # Without the extremes: one outlier would set the scale of all frames.
     inner = slice(1, -1)
     return Curve(
