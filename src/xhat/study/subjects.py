@@ -42,7 +42,7 @@ def deep_linear(preset: str) -> Subject:
     """Return the deep linear network of [S], 25 layers of 10×10 at every preset but ``smoke``."""
     depth, seeds, steps = {
         "smoke": (5, 3, 12),
-        "quick": (25, 10, 600),
+        "quick": (25, 10, 500),
         "full": (25, 10, 10_000),
         "paper": (25, 20, 10_000),
     }[preset]

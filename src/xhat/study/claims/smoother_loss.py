@@ -67,8 +67,8 @@ class _Sweep:
 
 
 def _sweeps(context: Context) -> list[_Sweep]:
-    probes = {"smoke": 3, "quick": 10, "full": 25, "paper": 50}[context.preset]
-    points = {"smoke": 3, "quick": 6, "full": 8, "paper": 8}[context.preset]
+    probes = {"smoke": 3, "quick": 9, "full": 25, "paper": 50}[context.preset]
+    points = {"smoke": 3, "quick": 5, "full": 8, "paper": 8}[context.preset]
     found = []
     for subject in context.subjects(vgg(context.preset), deep_linear(context.preset)):
         linear = subject.network.name == "deep-linear"

@@ -1,0 +1,106 @@
+"""Runs made up to measure: what a claim says of them is known beforehand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from xhat.landscape.recording import QUANTILES
+from xhat.study.claim import Claim, Context
+from xhat.study.result import ClaimResult
+from xhat.study.spec import Member, Network, TrainSpec, describe, run_key
+from xhat.study.store import Arrays, Run
+
+CHANCE = float(np.log(10))
+UNITS = 4
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How the training of one network went; the default trains."""
+
+    final: float = 0.3  # loss; NaN: it became infinite half way
+    accuracy: float = 0.8
+    rough: float = 1.0  # range of loss and gradient along the gradient
+    gradient: float = 1.0  # first over last hidden layer, at the start
+    mean: Callable[[int], float] = field(default=lambda step: 0.0)  # of every layer's values, by step
+
+
+Fates = Callable[[Network, Member], Fate]
+
+
+def judged(
+    claim: Claim, fates: Fates, context: Context | None = None, *, unrecorded: Fates | None = None
+) -> ClaimResult:
+    """Return what the claim says of networks with these fates; of runs without a recording, with others."""
+    measurement = claim.measure(context or Context("quick"))
+    wanted = next(measurement)
+    while True:
+        try:
+            runs = [made_run(spec, fates if spec.record else unrecorded or fates) for spec in wanted]
+            wanted = measurement.send(runs)
+        except StopIteration as stop:
+            return stop.value
+
+
+def made_run(spec: TrainSpec, fates: Fates) -> Run:
+    """Return a run as ``xhat.study.train`` describes it."""
+    members = [fates(spec.network, member) for member in spec.members]
+    final = np.array([fate.final for fate in members])
+    loss = np.linspace(np.full(len(members), CHANCE), final, spec.steps, axis=1)
+    loss[np.isnan(final), : spec.steps // 2] = CHANCE
+    arrays: Arrays = {
+        "loss": loss,
+        "final_loss": final,
+        "chance": np.full(len(members), CHANCE),
+        "trains": final < CHANCE / 2,
+        "test_accuracy": np.array([fate.accuracy for fate in members]),
+        "layer_gradient": np.array([[fate.gradient, 7.0, 1.0, 9.0] for fate in members]),
+        **_probes(spec, members),
+        **_records(spec, members),
+    }
+    positions = [[layer, side] for layer in _layers(spec) for side in ("input", "output")]
+    record = {"spec": describe(spec), "seconds": 1.0, "positions": positions}
+    return Run(run_key(spec), record, arrays)
+
+
+def _layers(spec: TrainSpec) -> tuple[str, ...]:
+    return () if spec.record is None else spec.record.layers or ("0", "2", "4")
+
+
+def _probes(spec: TrainSpec, members: list[Fate]) -> Arrays:
+    if spec.probe is None:
+        return {}
+    ratios = np.array(spec.probe.ratios)
+    shape = (len(members), len(spec.probe.at))
+    rough = np.array([fate.rough for fate in members])[:, None, None] * np.ones((*shape, 1))
+    return {
+        "probe_step": np.array(spec.probe.at),
+        "probe_ratio": ratios,
+        "probe_loss": 1 + rough * np.linspace(0, 1, len(ratios)),
+        "probe_distance": rough * ratios,
+        "probe_start": np.ones(shape),
+        "probe_gradient": np.ones(shape),
+        "probe_weight": np.ones(shape),
+    }
+
+
+def _records(spec: TrainSpec, members: list[Fate]) -> Arrays:
+    if spec.record is None:
+        return {}
+    steps = np.array(spec.record.at)
+    levels = np.array(QUANTILES)
+    shape = stats.norm.ppf(np.clip(levels, 0.01, 0.99))
+    mean = np.array([[fate.mean(int(step)) for fate in members] for step in steps])
+    by_unit = np.broadcast_to(mean[:, :, None], (*mean.shape, UNITS))
+    arrays: Arrays = {"record_step": steps, "record_quantile": levels}
+    for place in range(2 * len(_layers(spec))):
+        arrays |= {
+            f"record_{place}_mean": by_unit,
+            f"record_{place}_std": np.ones_like(by_unit),
+            f"record_{place}_dead": np.zeros_like(mean),
+            f"record_{place}_pooled": mean[:, :, None] + shape,
+            f"record_{place}_units": by_unit[..., None] + shape,
+        }
+    return arrays
