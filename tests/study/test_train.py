@@ -118,6 +118,8 @@ def test_what_a_run_says():
         "layer_gradient": (4, 3),
     }
     assert {name: arrays[name].shape for name in shapes} == shapes
+    # else numpy would sum them in another order once they come from the store
+    assert all(array.flags.c_contiguous for array in arrays.values())
     assert record["positions"][0] == ["hidden.0.0", "input"]
     for place, (layer, side) in enumerate(record["positions"]):
         units = (

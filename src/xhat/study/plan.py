@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from xhat.data import callable_digest, load
+from xhat.data import callable_digest, load, load_callable
 from xhat.errors import UsageError, unknown
 from xhat.study.claim import PRESETS, Claim, Context
 from xhat.study.claims import CLAIMS
@@ -51,11 +51,13 @@ def make_plan(
     steps: int | None,
     folder: Path | None,
 ) -> Plan:
-    """Check what was asked, and load the data once.
+    """Check what was asked, and load the user's network and the data once.
 
     Raises:
         UsageError: an unknown preset, claim or data name, with the nearest ones; a claim that cannot take
             a user's network; ``paper`` without CIFAR-10's folder.
+        ModelError: the user's module fails.
+        DataError: data that are missing or damaged.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -69,6 +71,8 @@ def make_plan(
     if user is None and preset == "paper" and not (data_name or "").startswith("cifar10:"):
         raise UsageError("the preset paper needs CIFAR-10's binary files: --data cifar10:FOLDER")
     chosen, laws = _choose(claims, users_network=user is not None)
+    if model_name:
+        load_callable(model_name, where)
     if data_name:
         load(data_name, folder=where)
     words = [f"{len(chosen)} claims of the notes"] if claims is None else [c.text.id for c in chosen]

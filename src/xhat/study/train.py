@@ -107,7 +107,8 @@ class _Training:
         if recording:
             found["positions"] = _record_arrays(recording, arrays)
         found["seconds"] = time.perf_counter() - started
-        return found, arrays
+        # The order in memory decides in which order numpy sums: the same before and after the store.
+        return found, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def _recording(self) -> AbstractContextManager[Recording | None]:
         if self.spec.record is None:
