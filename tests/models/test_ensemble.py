@@ -13,7 +13,7 @@ from xhat.data import TensorData, digits
 from xhat.errors import UsageError
 from xhat.models import MLP, VGG, DeepLinear, Ensemble
 from xhat.study.networks import build
-from xhat.study.spec import Data, Member, Network, TrainSpec
+from xhat.study.spec import FIRST_SEED, Data, Member, Network, TrainSpec
 from xhat.study.tasks import LinearRegression, _Order
 from xhat.study.train import train
 
@@ -234,7 +234,7 @@ def trained_alone(spec: TrainSpec, member: Member, data: TensorData) -> tuple[Te
 def copy_of_members(spec: TrainSpec, member: Member, data: TensorData) -> list[nn.Module]:
     """The module that the ensemble was made from; the members' own draws hang on the seed alone."""
     shape = data.train_x.shape[1:].numel()
-    torch.manual_seed(member.seed)
+    torch.manual_seed(FIRST_SEED + member.seed)
     options = dict(spec.network.options)
     module = (
         MLP(shape, data.classes, norm=spec.network.norm, **options)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from xhat.data import load
 from xhat.errors import DataError, ModelError, UsageError
 from xhat.models import MLP, initialise_
 from xhat.study.networks import build
-from xhat.study.spec import Data, Member, Network, Probe, Record, TrainSpec
+from xhat.study.spec import FIRST_SEED, Data, Member, Network, Probe, Record, TrainSpec
 from xhat.study.tasks import Classification, LinearRegression
 from xhat.study.train import load_data, train
 
@@ -61,7 +61,7 @@ def test_training_is_torchs_own_sgd(norm, momentum):
     data = load_data(DIGITS, None)
     for place, member in enumerate(MEMBERS):
         with torch.random.fork_rng():
-            torch.manual_seed(member.seed)
+            torch.manual_seed(FIRST_SEED + member.seed)
             model = MLP(64, 10, norm=norm, **dict(SMALL))
             initialise_(model, "he")
         optimizer = torch.optim.SGD(model.parameters(), lr=member.lr, momentum=momentum)

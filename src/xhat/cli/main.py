@@ -106,7 +106,7 @@ def study(
     page = write_page(result, out / "report.html")
     print_study(console, result)
     console.print(f"\nThe page: {page.resolve()}", soft_wrap=True, highlight=False)
-    if result.problems:
+    if result.problems or not all(law.passed for law in result.laws):
         raise typer.Exit(FAILED)
 
 
@@ -126,7 +126,8 @@ def report(
     if format is Format.html:
         written = [write_page(result, out / "report.html")]
     else:
-        tables = {**study_tables(result), **run_tables(store.runs())}
+        keys = {key for claim in result.claims for key in claim.runs}
+        tables = {**study_tables(result), **run_tables(run for run in store.runs() if run.key in keys)}
         as_: Literal["csv", "parquet"] = "csv" if format is Format.csv else "parquet"
         written = write_tables(tables, out / "tables", as_)
     for path in written:

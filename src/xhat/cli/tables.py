@@ -91,6 +91,7 @@ def _print_claim(console: Console, text: ClaimText) -> None:
         "Does not show": text.does_not_show,
         "Source": text.source,
         "Expected there": text.expected,
+        "Changed after a first run": text.changes or "Nothing.",
         "Cost on 2 cores": text.cost,
         "Command": f"xhat study --claims {text.id}",
     }

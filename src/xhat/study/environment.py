@@ -3,7 +3,9 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +32,21 @@ def environment(*, workers: int) -> Environment:
     )
 
 
+def here() -> dict[str, Any]:
+    """Return what a run's record says of the process that did it."""
+    found = environment(workers=0)
+    return {
+        name: getattr(found, name)
+        for name in ("xhat", "commit", "python", "torch", "numpy", "platform", "processor", "memory_reused")
+    }
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def _commit() -> str:
     """Return the commit of the checkout that xhat runs from, or "" if it is installed without one."""
     folder = Path(xhat.__file__).parents[2]
@@ -52,6 +64,7 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
+@cache
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

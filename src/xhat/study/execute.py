@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from xhat.study import codec
+from xhat.study.environment import here
 from xhat.study.laws import LAWS
 from xhat.study.result import LawResult
 from xhat.study.spec import LawSpec, Spec
@@ -23,13 +25,22 @@ def execute(
     spec: Spec, *, tick: Tick | None = None, folder: Path | None = None
 ) -> tuple[dict[str, Any], Arrays]:
     """Do one run; the same spec gives the same bits in any process with the same torch and processor."""
-    if isinstance(spec, LawSpec):
-        started = time.perf_counter()
-        result = LAWS[spec.law](spec.seed)
-        record = {"result": codec.dumps(result), "seconds": time.perf_counter() - started}
-        return record, {"errors": np.array([check.error for check in result.checks])}
     with _ONE_AT_A_TIME:
-        return train(spec, tick=tick, folder=folder)
+        done = _check(spec) if isinstance(spec, LawSpec) else train(spec, tick=tick, folder=folder)
+    record, arrays = done
+    return {**record, "environment": here()}, arrays
+
+
+def _check(spec: LawSpec) -> tuple[dict[str, Any], Arrays]:
+    started = time.perf_counter()
+    before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        result = LAWS[spec.law](spec.seed)
+    finally:
+        torch.set_num_threads(before)
+    record = {"result": codec.dumps(result), "seconds": time.perf_counter() - started}
+    return record, {"errors": np.array([check.error for check in result.checks])}
 
 
 def law_result(run: Run) -> LawResult:

@@ -12,7 +12,7 @@ from torch import nn
 from xhat.data import TensorData, load_callable
 from xhat.errors import ModelError, unknown
 from xhat.models import MLP, VGG, DeepLinear, Ensemble, initialise_
-from xhat.study.spec import Member, Network
+from xhat.study.spec import FIRST_SEED, Member, Network
 
 NETWORKS = ("mlp", "vgg", "deep-linear")
 
@@ -41,6 +41,7 @@ def build(
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of torch, numpy and Python: a user's network may draw from any of them."""
+    seed += FIRST_SEED
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)

@@ -112,6 +112,7 @@ class ClaimText:
     source: str
     expected: str  # the number or outcome that the source reports
     cost: str  # time on 2 cores, by preset
+    changes: str = ""  # what of the protocol was changed after a first run, and why
 
 
 @dataclass(frozen=True)

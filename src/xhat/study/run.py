@@ -19,7 +19,7 @@ from xhat.study.environment import environment
 from xhat.study.execute import law_result
 from xhat.study.executors import Done, LocalPool, SharedExecutor, Task, Workers
 from xhat.study.plan import Named, Plan, make_plan
-from xhat.study.result import ClaimResult, LawResult, Study, disagreement
+from xhat.study.result import ClaimResult, Environment, LawResult, Study, disagreement
 from xhat.study.spec import LawSpec, Spec, describe
 from xhat.study.store import Run, Store
 
@@ -112,14 +112,23 @@ class _Director:
         self.tasks: dict[int, str] = {}
         self.queue: list[tuple[int, float, str]] = []  # a heap: later rounds first, then dearest first
         self.under_way = 0
+        self.lost: set[str] = set()  # keys of runs that failed
+        self.shares: dict[int, float] = {}
         self.cases: list[_Case] = []
         self.claims: dict[str, ClaimResult] = {}
         self.laws: dict[str, LawResult] = {}
         self.problems: list[str] = []
         self.begun = datetime.now(UTC).isoformat(timespec="seconds")
-        self.environment = replace(environment(workers=hands.workers), memory_reused=True)
+        self.environment = environment(workers=hands.workers)
 
     def direct(self) -> Study:
+        self._keep()
+        try:
+            return self._measure()
+        finally:
+            self._keep()
+
+    def _measure(self) -> Study:
         if self.plan.laws:
             laws = _Case("laws", None)
             self.cases.append(laws)
@@ -141,8 +150,14 @@ class _Director:
         """Hand in the most urgent runs: a claim that asks again waits for its last rounds alone."""
         while self.queue and self.under_way < self.hands.window:
             _, _, key = heappop(self.queue)
-            if not any(key in case.waiting and not case.failed for case in self.cases):
-                continue  # only a claim that cannot be finished wants it
+            wanting = [case for case in self.cases if key in case.waiting and not case.failed]
+            if not wanting:  # only a claim that cannot be finished wants it
+                del self.specs[key]
+                continue
+            found = self.store.get(key)  # another study on the same store may have done it meanwhile
+            if found is not None:
+                self._have(key, found)
+                continue
             self.tasks[len(self.tasks)] = key
             self.hands.submit(Task(len(self.tasks) - 1, self.specs[key], self.plan.folder))
             self.under_way += 1
@@ -161,6 +176,7 @@ class _Director:
                 else:
                     heappush(self.queue, (-case.rounds, -case.costs[key], key))
         case.waiting = set(case.wanted) - set(self.runs)
+        case.failed = case.failed or bool(case.waiting & self.lost)
         if self.listener:
             self.listener.planned(case.name, sum(case.costs.values()))
         self._progress({})
@@ -188,6 +204,13 @@ class _Director:
             self._keep()
             if self.listener:
                 self.listener.finished(case.name, self.claims[case.name])
+        except XhatError:
+            raise
+        except Exception as error:
+            # A claim that cannot be judged must not take the others with it.
+            case.failed = True
+            self.problems.append(f"{case.name} could not be judged: {type(error).__name__}: {error}")
+            logger.error("%s could not be judged", case.name, exc_info=error)
 
     def _decide_laws(self, runs: Sequence[Run]) -> None:
         for run_ in runs:
@@ -208,13 +231,17 @@ class _Director:
         assert done.arrays is not None
         record = {"spec": describe(self.specs[key]), **done.record}
         self.store.put(key, record, done.arrays)
-        self.runs[key] = Run(key, record, done.arrays)
+        self._have(key, Run(key, record, done.arrays))
+
+    def _have(self, key: str, run_: Run) -> None:
+        self.runs[key] = run_
         for case in self.cases:
             case.waiting.discard(key)
         self._progress({})
 
     def _fail(self, key: str, error: BaseException) -> None:
         """Note a run that failed; the claims that need it stay unfinished, the others go on."""
+        self.lost.add(key)
         hit = [case for case in self.cases if key in case.waiting]
         for case in hit:
             case.failed = True
@@ -225,13 +252,24 @@ class _Director:
     def _progress(self, shares: dict[int, float]) -> None:
         if self.listener is None:
             return
-        by_key = {self.tasks[index]: share for index, share in shares.items()}
+        self.shares |= shares
+        by_key = {self.tasks[index]: share for index, share in self.shares.items()}
         for case in self.cases:
             done = sum(
                 price * (1.0 if key in self.runs else by_key.get(key, 0.0))
                 for key, price in case.costs.items()
             )
             self.listener.progressed(case.name, done)
+
+    def _where(self) -> Environment:
+        """Return this machine's description, with what the runs say of theirs: a store may be shared."""
+        made = [run_.record["environment"] for run_ in self.runs.values() if "environment" in run_.record]
+        processors = sorted({place["processor"] for place in made})
+        return replace(
+            self.environment,
+            processor="; ".join(processors) or self.environment.processor,
+            memory_reused=bool(made) and all(place["memory_reused"] for place in made),
+        )
 
     def _keep(self) -> Study:
         """Write what is known so far, so that a page can be made of it whatever happens next."""
@@ -241,7 +279,7 @@ class _Director:
             subject=self.plan.subject,
             started=self.begun,
             seconds=time.perf_counter() - self.started,
-            environment=self.environment,
+            environment=self._where(),
             claims=tuple(self.claims[c.text.id] for c in self.plan.claims if c.text.id in self.claims),
             laws=tuple(self.laws[law] for law in self.plan.laws if law in self.laws),
             unfinished=tuple(

@@ -227,6 +227,8 @@ def _read(key: str, folder: Path) -> Run:
             raise CorruptRun(f"run {key}: arrays.npz is truncated or altered.")
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             return Run(key, record, dict(arrays))
+    except (PermissionError, InterruptedError) as error:
+        raise StoreError(f"run {key} in {folder} cannot be read: {error.strerror}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRun(f"run {key} is damaged ({type(error).__name__}: {error}).") from error
 

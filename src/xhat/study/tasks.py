@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xhat.data import TensorData
 from xhat.errors import ModelError
+from xhat.study.spec import FIRST_SEED
 from xhat.study.store import Arrays
 
 _CHUNK = 500
@@ -44,7 +45,7 @@ class _Order:
     """The order of samples for one seed: a new permutation each epoch, whole batches only."""
 
     def __init__(self, seed: int, samples: int, batch_size: int) -> None:
-        self._generator = torch.Generator().manual_seed(1_000_003 + seed)
+        self._generator = torch.Generator().manual_seed(1_000_003 + FIRST_SEED + seed)
         self._samples, self._size = samples, min(batch_size, samples)
         self._left = torch.empty(0, dtype=torch.long)
 
@@ -156,6 +157,6 @@ def _chunks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _linear_data(seed: int, width: int, samples: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(2_000_003 + seed)
+    generator = torch.Generator().manual_seed(2_000_003 + FIRST_SEED + seed)
     x = torch.randn(width, samples, generator=generator)
     return x, torch.randn(width, width, generator=generator) @ x

@@ -113,7 +113,11 @@ class _Training:
     def _recording(self) -> AbstractContextManager[Recording | None]:
         if self.spec.record is None:
             return nullcontext()
-        return record(self.model, every=None, layers=self.spec.record.layers)
+        layers = self.spec.record.layers
+        if layers is None:  # what enters a layer with weights; a plain twin has no others to compare with
+            kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+            layers = tuple(name for name, m in self.model.named_modules() if isinstance(m, kinds)) or None
+        return record(self.model, every=None, layers=layers)
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         return self.task.losses(self.model(x), y)
@@ -172,7 +176,7 @@ class _Training:
         names = {id(p): name for name, p in self.model.named_parameters()}
         lead = 1 if isinstance(self.model, Ensemble) else 0
         kept = [
-            (names[id(p)], g.reshape(self.members, -1).norm(dim=1))
+            (names[id(p)], g.reshape(self.members, -1).double().norm(dim=1))
             for p, g in zip(self.parameters, slopes, strict=True)
             if p.dim() - lead >= 2
         ]

@@ -11,6 +11,7 @@ from xhat.study.result import Effect, Verdict
 
 CONFIDENCE = 0.95
 MIN_PAIRS = 3
+_SLACK = 1e-9
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -30,13 +31,14 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def judge(low: float, high: float, threshold: float, rule: Literal["above", "within"]) -> Verdict:
     """Hold an interval against a threshold: see ``Effect``."""
+    slack = _SLACK * max(1.0, abs(threshold))  # an end on the threshold itself decides nothing
     if rule == "above":
-        if low > threshold:
+        if low > threshold + slack:
             return "supported"
-        return "contradicted" if high < threshold else "inconclusive"
-    if -threshold < low and high < threshold:
+        return "contradicted" if high < threshold - slack else "inconclusive"
+    if -threshold + slack < low and high < threshold - slack:
         return "supported"
-    return "contradicted" if low > threshold or high < -threshold else "inconclusive"
+    return "contradicted" if low > threshold + slack or high < -threshold - slack else "inconclusive"
 
 
 def difference(

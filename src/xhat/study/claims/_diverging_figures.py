@@ -85,7 +85,7 @@ def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
 
 def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
     panels = []
-    for name, movements in list(shown.items())[:6]:
+    for name, movements in shown.items():
         movement = movements[0]
         positions = movement.at("before normalisation") if movement.watched else movement.inputs
         position = positions[len(positions) // 2]

@@ -28,7 +28,7 @@ class Movement:
 
     @cached_property
     def inputs(self) -> tuple[Position, ...]:
-        """What enters the watched layers: never BN's own output, whose moments β and γ² set."""
+        """What enters the watched layers, or all with weights: never BN's own output, set by β and γ²."""
         if self.watched is None:
             return tuple([p for p in self.outcome.positions() if p.side == "input"][1:])
         return self.at("at the next layer's input")
@@ -38,6 +38,12 @@ class Movement:
         assert self.watched is not None
         wanted = self.watched[place]
         return tuple(p for p in self.outcome.positions() if (p.layer, p.side) in wanted)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned record was made: a run that becomes infinite stops before."""
+        planned = self.outcome.run.record["spec"]["record"]["at"]
+        return len(self.outcome.record_step) == len(planned)
 
     @property
     def steps(self) -> Floats:
@@ -55,6 +61,8 @@ class Movement:
 
     def late(self, positions: tuple[Position, ...]) -> float:
         """Mean drift of ``positions`` in the second half of training; NaN if they are not finite there."""
+        if not self.complete:
+            return np.nan
         drift = self.drift(positions)
         late = drift[len(drift) // 2 :]
         return float(late.mean()) if np.isfinite(late).all() else np.nan
@@ -62,6 +70,8 @@ class Movement:
     @property
     def path(self) -> float:
         """Length of the median's way over training in units of the pooled std at its start."""
+        if not self.complete:
+            return np.nan
         lengths = []
         for position in self.inputs:
             median = np.median(position.pooled[: len(self.steps), 0].astype(np.float64), axis=1)
@@ -71,14 +81,19 @@ class Movement:
 
     @property
     def dead(self) -> float:
-        """Share of units that have one value for all inputs, at the end."""
+        """Share of units that have one value for all inputs, at the end; NaN if that was not reached."""
+        if not self.complete:
+            return np.nan
         return float(np.mean([p.dead[-1, 0] for p in self.inputs]))
 
     def autocorrelation(self, lag: int) -> float:
         """Autocorrelation of the units' means over the last ``window`` steps, after a linear trend.
 
-        Mean over the units that move. A series of period 2 has -1 at lag 1 and +1 at lag 2.
+        Mean over the units that move; 0 if none does, NaN if the network is not finite there. A series of
+        period 2 has -1 at lag 1 and +1 at lag 2.
         """
+        if not self.complete:
+            return np.nan
         found = []
         for position in self.inputs:
             series = position.mean[-self.window :, 0].astype(np.float64)
@@ -90,7 +105,7 @@ class Movement:
             power = (rest**2).sum(0)
             moving = power > STILL**2 * len(series)
             found += list((rest[lag:] * rest[:-lag]).sum(0)[moving] / power[moving])
-        return float(np.mean(found)) if found else np.nan
+        return float(np.mean(found)) if found else 0.0
 
     @property
     def collapsed(self) -> bool:

@@ -19,7 +19,7 @@ from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figur
 from xhat.study.spec import Member, TrainSpec
 from xhat.study.store import Run
 from xhat.study.subjects import mlp, subjects_table, vgg
-from xhat.study.verdict import ratio
+from xhat.study.verdict import MIN_PAIRS, judge, ratio
 
 # Committed before the first run: the largest learning rate that trains must at least double.
 THRESHOLD = 2.0
@@ -47,6 +47,10 @@ TEXT = ClaimText(
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.1, fig. 3.",
     expected="[IS] fig. 3: with BN 5 and 30 times the rate train; without, 5 times reaches machine infinity.",
     cost="quick: about 1.5 minutes; full: about 20 minutes",
+    changes=(
+        "Larger networks were searched by bisection, which goes astray where a small rate fails by being too "
+        "small; they are now searched from above. All runs were made anew on other seeds."
+    ),
 )
 
 Largest = dict[str, list[float | None]]  # by arm, a rate a seed; None: no rate trains
@@ -113,7 +117,7 @@ def largest_rates(subject: Subject, trained: Mapping[tuple[str, Member], Outcome
 
 def _shortened(subject: Subject, preset: str) -> Subject:
     """The search takes many runs: in ``quick`` each has five sixths of the steps."""
-    if preset != "quick" or subject.network.is_ensemble:
+    if preset != "quick" or subject.network.is_ensemble or subject.is_users:
         return subject
     return replace(subject, steps=subject.steps * 5 // 6)
 
@@ -155,7 +159,7 @@ def _descend(subject: Subject) -> Search:
         ]
         for norm in ("none", "batch")
     }
-    return found, all_runs, []
+    return found, all_runs, [_found_figure(subject, found)]
 
 
 def _member(subject: Subject, seed: int, place: int) -> Member:
@@ -168,20 +172,38 @@ def _end(subject: Subject) -> float:
 
 
 def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> Effect:
+    """Compare pair by pair; what the grid leaves open never speaks for BN.
+
+    An arm that trains at no rate counts as half the lowest one against BN, and is left out where the
+    plain network is the one that fails. Where both arms reach the grid's end nothing is known.
+    """
+    end = _end(subject)
     pairs = [
-        (with_, without)
+        (with_ if with_ is not None else RATES[0] / 2, without)
         for with_, without in zip(largest[arm], largest["none"], strict=True)
-        if with_ is not None and without is not None
+        if without is not None and not (with_ == end and without == end)
     ]
-    return ratio(
+    left_out = len(largest[arm]) - len(pairs)
+    notes = ["each rate is known to a factor of two"]
+    if left_out:
+        notes.append(f"{left_out} seeds left out: plain trains at no rate, or both arms at the grid's end")
+    failed = sum(with_ is None for with_ in largest[arm])
+    if failed:
+        notes.append(f"{failed} seeds of {ARM_NAMES[arm]} train at no rate and count as half the lowest")
+    effect = ratio(
         f"largest rate that trains, {subject.name}",
         f"ratio, {arm} / none",
         [math.log(with_ / without) for with_, without in pairs],
         threshold=THRESHOLD,
         primary=primary,
-        at_least=any(with_ >= _end(subject) for with_, _ in pairs),
-        note="each rate is known to a factor of two",
+        at_least=any(with_ == end for with_, _ in pairs),
+        note="; ".join(notes),
     )
+    if len(pairs) >= MIN_PAIRS and math.isclose(effect.low, effect.high):
+        # All ratios alike: what is left is the grid's own step, two, up and down.
+        low, high = effect.estimate / 2, effect.estimate * 2
+        return replace(effect, low=low, high=high, verdict=judge(low, high, THRESHOLD, "above"))
+    return effect
 
 
 def _figure(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> Figure:
@@ -215,6 +237,27 @@ def _figure(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> 
     )
 
 
+def _found_figure(subject: Subject, largest: Largest) -> Figure:
+    seeds = tuple(float(seed) for seed in range(subject.seeds))
+    curves = tuple(
+        Curve(
+            ARM_NAMES[norm],
+            norm,
+            seeds,
+            tuple(math.nan if rate is None else rate for rate in rates),
+            mode="markers",
+        )
+        for norm, rates in largest.items()
+    )
+    return Figure(
+        id=f"larger-lr-{subject.network.name.replace(':', '-')}",
+        title=f"Largest learning rate that trains: {subject.name}",
+        caption=f"One point a seed and arm, on a grid in factors of two up to {_end(subject):g}.",
+        alt=_words(subject, largest),
+        panels=(Panel("By seed", Axis("seed"), Axis("largest learning rate that trains", log=True), curves),),
+    )
+
+
 def _table(subject: Subject, largest: Largest) -> Table:
     seeds = range(len(largest["none"]))
     return Table(
@@ -236,7 +279,8 @@ def _words(subject: Subject, largest: Largest) -> str:
             parts.append(f"with {ARM_NAMES[norm]} no rate of the grid trains")
             continue
         end = " (the grid's end)" if max(known) >= _end(subject) else ""
-        parts.append(f"{ARM_NAMES[norm]} {float(np.median(known)):g}{end}")
+        share = f" ({len(known)} of {len(rates)} seeds train at some rate)" if len(known) < len(rates) else ""
+        parts.append(f"{ARM_NAMES[norm]} {float(np.median(known)):g}{end}{share}")
     return f"{subject.name}, median over seeds of the largest rate that trains: " + ", ".join(parts) + "."
 
 
