@@ -38,16 +38,24 @@ def end_process():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def wait_until(event):
+    deadline = time.monotonic() + 60
+    while not event() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def count(what):
+    return len(list(HERE.glob(f"{what}-*")))
+
+
 def ordinary():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
 class Waits(nn.Sequential):
     def forward(self, x):
-        deadline = time.monotonic() + 60
         (HERE / "begun").touch()
-        while not (HERE / "go").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until((HERE / "go").exists)
         return super().forward(x)
 
 
@@ -55,21 +63,19 @@ def waits(norm):
     return Waits(*ordinary())
 
 
-class WaitsForDeaths(nn.Sequential):
-    '''Is under way while its neighbour dies again and again.'''
-
+class IsUnderWay(nn.Sequential):
     def forward(self, x):
-        deadline = time.monotonic() + 60
-        while len(list(HERE.glob("death-*"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        (HERE / f"under-way-{os.getpid()}").touch()
+        wait_until((HERE / "go").exists)
         return super().forward(x)
 
 
 def innocent(norm):
-    return WaitsForDeaths(*ordinary())
+    return IsUnderWay(*ordinary())
 
 
 def guilty(norm):
+    wait_until(lambda: count("under-way") > count("death"))
     (HERE / f"death-{os.getpid()}").touch()
     end_process()
 
@@ -241,6 +247,7 @@ def test_a_worker_killed_in_the_middle_of_a_run_costs_no_run(mortal, folder, cap
 
 def test_a_worker_that_dies_between_two_tasks_is_replaced(mortal, folder):
     first, second = folder.tasks("plain", "plain")
+    mortal._deaths = MAX_TRIES - 1  # as after earlier deaths: a task that gets done makes them forgotten
     mortal.submit(first)
     seen = []
     for done in mortal.results(lambda shares: None):
@@ -256,16 +263,22 @@ def test_a_worker_that_dies_between_two_tasks_is_replaced(mortal, folder):
 
 def test_a_run_that_always_kills_its_worker_fails_and_its_neighbours_do_not(folder):
     workers = LocalPool(2)
-    try:
-        guilty, *others = do(workers, folder.tasks("guilty", "innocent", "plain", "plain"))
-    finally:
-        workers.stop()
+    guilty, *others = folder.tasks("guilty", "innocent", "plain")
+    for each in (guilty, *others):
+        workers.submit(each)
+    ended: dict[int, Done] = {}
+    for done in workers.results(lambda shares: None):
+        ended[done.task.index] = done
+        if done.task is guilty:
+            (folder.path / "go").touch()  # until then the innocent one is under way
+    workers.stop()
     assert len(list(folder.path.glob("death-*"))) == MAX_TRIES
-    assert isinstance(guilty.error, RuntimeError)
-    assert str(guilty.error) == f"its worker process died {MAX_TRIES} times"
-    assert len(others) == 3
-    for each in others:
-        assert_as_in_this_process(each)
+    error = ended.pop(guilty.index).error
+    assert isinstance(error, RuntimeError)
+    assert str(error) == f"its worker process died {MAX_TRIES} times"
+    assert sorted(ended) == [each.index for each in others]
+    for done in ended.values():
+        assert_as_in_this_process(done)
 
 
 def test_workers_that_cannot_start_end_in_an_error_not_in_a_loop(monkeypatch, folder):

@@ -1,4 +1,5 @@
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -295,6 +296,20 @@ def test_a_member_that_diverges_does_not_stop_the_others():
     assert np.isfinite(arrays["loss"]).all(1).tolist() == [False, True, True, False]
     np.testing.assert_allclose(arrays["loss"][1:3], alone["loss"], rtol=1e-4)
     assert not arrays["trains"][[0, 3]].any()
+
+
+def test_a_loss_that_is_once_infinite_does_not_count_as_training(monkeypatch):
+    steps = iter(range(SPEC.steps))
+
+    def step(self, x, y):
+        loss = torch.full((4,), 0.1)
+        loss[1] = torch.inf if next(steps) == 5 else 0.1
+        return loss
+
+    monkeypatch.setattr(sys.modules["xhat.study.train"]._Training, "_step", step)
+    _, arrays = train(SPEC)
+    assert arrays["trains"].tolist() == [True, False, True, True]
+    np.testing.assert_allclose(arrays["final_loss"], 0.1)
 
 
 def test_a_run_that_diverges_ends_early_and_keeps_what_was_seen():

@@ -125,8 +125,9 @@ class _Director:
         self._keep()
         try:
             return self._measure()
-        finally:
+        except BaseException:
             self._keep()
+            raise
 
     def _measure(self) -> Study:
         if self.plan.laws:
