@@ -52,7 +52,9 @@ def _law(name: str, docstring: str) -> str:
     title, _, body = inspect.cleandoc(docstring).partition("\n")
     title = html.escape(title.removeprefix("Law: "), quote=False)
     # The formulas stand on lines of their own.
-    return f"### {name}\n\n{title[0].upper()}{title[1:]}\n\n```text\n{body.strip()}\n```\n"
+    if title[:2].isascii():  # γ and dγ keep their case
+        title = title[0].upper() + title[1:]
+    return f"### {name}\n\n{title}\n\n```text\n{body.strip()}\n```\n"
 
 
 if __name__ == "__main__":

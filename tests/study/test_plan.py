@@ -133,3 +133,16 @@ def test_the_deep_linear_network_and_laws_need_no_data():
     here = plan()
     assert here.key(LawSpec("lipschitz")) != here.key(LawSpec("curvature"))
     assert here.key(TrainSpec(Network("deep-linear"), Data("gaussian"), (Member(0, 0.1),), 10, 8))
+
+
+def test_a_network_that_ignores_norm_is_refused(tmp_path):
+    (tmp_path / "same_net.py").write_text(
+        "from torch import nn\ndef make_model(norm):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    with pytest.raises(ModelError, match="same network for 'batch' and for 'none'"):
+        plan(model="same_net:make_model", data="digits", folder=tmp_path)
+
+
+def test_a_network_is_named_with_a_colon(tmp_path):
+    with pytest.raises(UsageError, match="write module:callable"):
+        plan(model="mlp", data="digits", folder=tmp_path)

@@ -44,6 +44,8 @@ def _print_effect(console: Console, effect: Effect) -> None:
     console.print(
         Text("    ").append(estimate).append(f"  {effect.unit}; asked {rule}; {effect.seeds} pairs of seeds")
     )
+    if effect.note:
+        console.print(Text(f"    {effect.note}", "dim"))
 
 
 def _estimate(effect: Effect) -> str:

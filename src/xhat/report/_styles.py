@@ -20,8 +20,8 @@ _COLOURS = (
     "#B5A400",  # its yellow, darkened: it has to show on white
     "#009E73",
     "#CC79A7",
-    "#0072B2",
-    "#D55E00",
+    "#8C564B",  # not the palette's: its blue and vermilion belong to BN and to none
+    "#7A6FD0",
 )
 _SYMBOLS = ("triangle-up", "triangle-down", "cross", "star", "triangle-left", "triangle-right", "hourglass")
 _DASHES = {False: ("solid", "dot", "dashdot"), True: ("dash", "longdash", "longdashdot")}

@@ -71,16 +71,21 @@ def _build_ours(network: Network, data: TensorData | None) -> nn.Module:
 
 def _build_users(network: Network, member: Member, folder: Path | None) -> nn.Module:
     factory = load_callable(network.name, folder)
-    model = _call(factory, network)
+    model = make_users(factory, network)
     if network.norm != "none":
         # A normalisation layer may draw numbers and so shift the draws of later layers: start from the
         # weights of the plain twin where the shapes allow it.
         seed_everything(member.seed)
-        _copy_weights(_call(factory, network.with_norm("none")), model)
+        _copy_weights(make_users(factory, network.with_norm("none")), model)
     return model
 
 
-def _call(factory: Callable[..., Any], network: Network) -> nn.Module:
+def make_users(factory: Callable[..., Any], network: Network) -> nn.Module:
+    """Call a user's factory with the network's normalisation.
+
+    Raises:
+        ModelError: the factory raises, or returns something else than a module.
+    """
     try:
         model = factory(network.norm)
     except Exception as error:

@@ -6,12 +6,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xhat.data import callable_digest, load, load_callable
-from xhat.errors import UsageError, unknown
+from xhat.errors import ModelError, UsageError, unknown
 from xhat.study.claim import PRESETS, Claim, Context
 from xhat.study.claims import CLAIMS
 from xhat.study.laws import LAWS
-from xhat.study.spec import LawSpec, Spec, run_key
+from xhat.study.networks import make_users
+from xhat.study.spec import LawSpec, Network, Spec, run_key
 from xhat.study.subjects import users
 from xhat.study.verdict import MIN_PAIRS
 
@@ -72,7 +75,7 @@ def make_plan(
         raise UsageError("the preset paper needs CIFAR-10's binary files: --data cifar10:FOLDER")
     chosen, laws = _choose(claims, users_network=user is not None)
     if model_name:
-        load_callable(model_name, where)
+        _check_model(model_name, where)
     if data_name:
         load(data_name, folder=where)
     words = [f"{len(chosen)} claims of the notes"] if claims is None else [c.text.id for c in chosen]
@@ -86,6 +89,21 @@ def make_plan(
         asked=f"Do these hold: {', '.join(words)}?",
         subject=" on ".join(filter(None, (model_name, data_name))),
     )
+
+
+def _check_model(name: str, folder: Path) -> None:
+    """Make the user's network once with BN and once without, and see that they differ."""
+    if ":" not in name:
+        raise UsageError(f"{name!r} does not name a network of yours: write module:callable")
+    factory = load_callable(name, folder)
+    with torch.random.fork_rng(devices=[]):
+        made = [make_users(factory, Network(name, norm)) for norm in ("batch", "none")]
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in made]
+    if repr(made[0]) == repr(made[1]) and shapes[0] == shapes[1]:
+        raise ModelError(
+            f"{name} returns the same network for 'batch' and for 'none': with nothing to compare, every "
+            "effect would be none. Let it put BN in for 'batch' and leave it out for 'none'."
+        )
 
 
 def _choose(asked: Iterable[str] | None, *, users_network: bool) -> tuple[tuple[Claim, ...], tuple[str, ...]]:

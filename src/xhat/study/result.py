@@ -211,12 +211,15 @@ def overall(effects: Sequence[Effect]) -> Verdict:
 
 
 def disagreement(effects: Sequence[Effect]) -> str:
-    """Say in a sentence that a claim's parts disagree, or return ""."""
+    """Say in a sentence which parts disagree, or leave a claim open; return "" if there is nothing to say."""
     primary = [effect for effect in effects if effect.primary]
     parts = {
         verdict: [effect.name for effect in primary if effect.verdict == verdict]
         for verdict in ("supported", "contradicted")
     }
+    open_ = [effect.name for effect in primary if effect.verdict == "inconclusive"]
+    if open_ and not parts["contradicted"] and parts["supported"]:
+        return f"Left open by: {'; '.join(open_)}. The other parts are supported."
     if not (parts["supported"] and parts["contradicted"]):
         return ""
     return (

@@ -247,8 +247,11 @@ class _Director:
         for case in hit:
             case.failed = True
         names = ", ".join(case.name for case in hit)
-        self.problems.append(f"run {key} of {names} failed: {type(error).__name__}: {error}")
-        logger.error("run %s failed", key, exc_info=error)
+        what = f"{type(error).__name__}: {error}"
+        # Many runs of one network fail alike: the traceback is logged once.
+        if not any(what in problem for problem in self.problems):
+            logger.error("run %s failed", key, exc_info=error)
+            self.problems.append(f"run {key} of {names} failed: {what}")
 
     def _progress(self, shares: dict[int, float]) -> None:
         if self.listener is None:

@@ -265,8 +265,13 @@ def _table(moved: Mapping[str, list[Movement]]) -> Table:
 def _words(moved: Mapping[str, list[Movement]], effects: Sequence[Effect]) -> tuple[str, ...]:
     """Answer the open question from the numbers."""
     drifts = {
-        name: float(np.mean([m.late_drift for m in movements if np.isfinite(m.late_drift)] or [np.nan]))
+        name: float(
+            np.exp(
+                np.mean([np.log(max(m.late_drift, STILL)) for m in movements if np.isfinite(m.late_drift)])
+            )
+        )
         for name, movements in moved.items()
+        if any(np.isfinite(m.late_drift) for m in movements)
     }
     known = {name: drift for name, drift in drifts.items() if np.isfinite(drift)}
     sentences = []
@@ -274,7 +279,7 @@ def _words(moved: Mapping[str, list[Movement]], effects: Sequence[Effect]) -> tu
         least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         sentences.append(
             f"Distributions move least in “{least}” (drift {known[least]:.3g} standard deviations between "
-            f"records) and most in “{most}” ({known[most]:.3g})."
+            f"records, geometric mean over seeds) and most in “{most}” ({known[most]:.3g})."
         )
     collapsed = [
         name for name, movements in moved.items() if sum(m.collapsed for m in movements) * 2 > len(movements)

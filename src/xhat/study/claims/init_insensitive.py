@@ -235,11 +235,13 @@ def _words(fixed: Mapping[Arm, _Sweep], subject: Subject) -> tuple[str, ...]:
         mean = sweep.accuracy.mean(axis=0)
         most = [s for s, works in zip(sweep.scales, sweep.workable.mean(axis=0), strict=True) if works > 0.5]
         where = (
-            f"workable for most seeds from scale {min(most):g} to {max(most):g}" if most else "never workable"
+            f"workable for most seeds from scale {min(most):g} to {max(most):g}"
+            if most
+            else "workable for most seeds at no scale"
         )
         sentences.append(
             f"{subject.name}, {ARM_NAMES[norm]}: best mean accuracy {mean.max():.0f}%, {where} "
-            f"({sweep.range.mean():.1f} decades)."
+            f"(mean of the seeds' ranges: {sweep.range.mean():.1f} decades)."
         )
     return tuple(sentences)
 
