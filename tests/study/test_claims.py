@@ -515,11 +515,7 @@ def test_the_steps_of_a_users_network_can_be_chosen(name):
 
 @pytest.mark.parametrize(
     "steps",
-    [
-        pytest.param(10, marks=pytest.mark.xfail(reason="records before step 0 are asked for")),
-        pytest.param(48, marks=pytest.mark.xfail(reason="no record is left outside the last window")),
-        60,
-    ],
+    [10, 48, 60],
 )
 def test_few_steps_of_a_users_network_are_enough_for_the_distributions(steps):
     result = judged(
@@ -550,12 +546,7 @@ def test_every_module_of_the_package_is_registered_under_its_name():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="its docstring has no Expected"))
-        if name == "init_insensitive"
-        else name
-        for name in modules()
-    ],
+    modules(),
 )
 def test_a_claims_file_says_source_expectation_cost_and_command(name):
     words = " ".join(modules()[name].__doc__.split())

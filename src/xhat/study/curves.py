@@ -75,8 +75,3 @@ def range_curve(
 def spaced(steps: int, count: int) -> tuple[int, ...]:
     """Return ``count`` training steps, evenly spaced from the first to the last."""
     return tuple(int(step) for step in np.unique(np.linspace(0, steps - 1, count).round()))
-
-
-def thinned(steps: int, count: int = 200) -> npt.NDArray[np.int_]:
-    """Return at most ``count`` indices into ``steps`` steps, for curves of a length one can draw."""
-    return np.unique(np.linspace(0, steps - 1, min(steps, count)).round().astype(int))

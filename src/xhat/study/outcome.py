@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -150,9 +149,3 @@ def outcomes(wanted: Sequence[TrainSpec], runs: Sequence[Run]) -> dict[tuple[Net
         for spec, run in zip(wanted, runs, strict=True)
         for index, member in enumerate(spec.members)
     }
-
-
-def by_seed(members: Iterable[Member]) -> dict[int, list[Member]]:
-    """Return the members grouped by seed."""
-    ordered = sorted(members, key=lambda m: m.seed)
-    return {seed: list(group) for seed, group in groupby(ordered, key=lambda m: m.seed)}

@@ -202,8 +202,8 @@ def load_data(data: Data, folder: Path | None) -> TensorData:
         whole = whole.subset(
             train=_at_most(data.train, whole.train_y), test=_at_most(data.test, whole.test_y)
         )
-    # Images that would come out smaller than 8×8, such as digits, stay as they are.
-    pools = data.pool > 1 and min(whole.train_x.shape[2:], default=0) >= 8 * data.pool
+    # Images that would come out smaller than 7×7, such as digits, stay as they are.
+    pools = data.pool > 1 and min(whole.train_x.shape[2:], default=0) >= 7 * data.pool
     return whole.pooled(data.pool) if pools else whole
 
 

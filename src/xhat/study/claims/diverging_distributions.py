@@ -87,7 +87,7 @@ def measure(context: Context) -> Measurement:
         conditions = _users(subject)
     else:
         conditions, keys = yield from _ours(subject)
-    window = 8 if context.preset == "smoke" else 48
+    window = min(8 if context.preset == "smoke" else 48, subject.steps // 2)
     watched = None if subject.is_users else _watched(subject)
     layers = (
         tuple(dict.fromkeys(layer for place in watched.values() for layer, _ in place)) if watched else None

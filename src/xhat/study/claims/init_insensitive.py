@@ -3,6 +3,7 @@
 Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 3.3: BN(Wu) = BN((aW)u). That makes the function
 independent of the scale, not training: at a fixed learning rate the effective rate goes as 1/a². The claim
 measures where that ends it.
+Expected there: output and Jacobian do not change with the scale; no accuracy is given.
 Cost on 2 cores: quick about 1 minute, full about 15.
 Command: xhat study --claims init-insensitive
 """
