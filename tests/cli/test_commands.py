@@ -135,7 +135,7 @@ def test_the_installed_command_starts_without_torch(command):
         (["study", "--model", "net:make"], "--model and --data go together"),
         (
             ["study", "--model", "vgg", "--data", "digits", "--preset", "smoke"],
-            "'vgg' has not the form module:callable",
+            "'vgg' does not name a network of yours: write module:callable",
         ),
         (["study", "--model", "nowhere:make", "--data", "digits", "--preset", "smoke"], "'nowhere'"),
         (["study", "--seeds", "1"], "error: 1 seeds"),

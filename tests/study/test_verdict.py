@@ -158,10 +158,17 @@ def test_the_verdict_of_a_claim(primary, secondary, verdict):
     assert overall(effects[::-1]) == verdict
 
 
-@pytest.mark.parametrize("verdicts", [[], [S], [C, C], [S, I], [C, I], [I]])
+@pytest.mark.parametrize("verdicts", [[], [S], [C, C], [C, I], [I]])
 def test_parts_that_agree_are_not_told_of(verdicts):
     assert disagreement([effect(each) for each in verdicts]) == ""
     assert disagreement([*map(effect, verdicts), effect(S, primary=False), effect(C, primary=False)]) == ""
+
+
+def test_parts_that_leave_a_claim_open_are_named():
+    told = disagreement(
+        [effect(S, name="one"), effect(I, name="two"), effect(I, name="aside", primary=False)]
+    )
+    assert told == "Left open by: two. The other parts are supported."
 
 
 def test_parts_that_disagree_are_named():
