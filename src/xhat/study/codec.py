@@ -1,7 +1,8 @@
 """Result dataclasses to JSON and back.
 
 JSON has no NaN: non-finite numbers are kept as strings, and a word that reads like one has a backslash
-before it, so that the cell "NaN" of a table and a number that is none stay apart.
+before it, so that the cell "NaN" of a table and a number that is none stay apart. A phrase is kept as its
+template and values, so that it can be said in another language.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ import typing
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+from xhat.lang import Phrase
 
 T = TypeVar("T")
 
@@ -45,6 +48,8 @@ def _encode(value: Any) -> Any:
         return [_encode(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, Phrase):
+        return {"say": value.template, "with": _encode(value.values)}
     if isinstance(value, str):
         return f"\\{value}" if _is_special(value) else value
     if isinstance(value, bool | int) or value is None:
@@ -58,6 +63,8 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any, kind: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"say", "with"}:
+        return _phrase(value)
     origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
@@ -71,6 +78,17 @@ def _decode(value: Any, kind: Any) -> Any:
             raise TypeError(f"{value!r} is none of {typing.get_args(kind)}")
         return value
     return _decode_scalar(value, kind)
+
+
+def _phrase(value: dict[str, Any]) -> Phrase:
+    def back(item: Any) -> Any:
+        if isinstance(item, dict):
+            return _phrase(item)
+        if isinstance(item, str):
+            return _SPECIAL.get(item, item[1:] if _is_special(item) else item)
+        return item
+
+    return Phrase(value["say"], {name: back(item) for name, item in value["with"].items()})
 
 
 def _decode_tuple(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,10 @@
+"""Words in several languages: sentences that remember how they were made, and catalogues that translate them.
+
+English is written in the code; ``say`` puts numbers into a sentence and remembers both. A catalogue maps the
+English sentence, with its ``{placeholders}``, to the other language's.
+"""
+
+from xhat.lang._catalogue import LANGUAGES, Translate, catalogue, translator
+from xhat.lang._phrase import Phrase, listed, say, template_of
+
+__all__ = ["LANGUAGES", "Phrase", "Translate", "catalogue", "listed", "say", "template_of", "translator"]

@@ -1,0 +1,73 @@
+"""The catalogue of a language: JSON files in the folder of its name, from English to that language."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+
+from xhat.errors import unknown
+from xhat.lang._phrase import Phrase, template_of
+
+LANGUAGES = ("en", "zh")
+Translate = Callable[[str], str]
+
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """Return all entries of a language, from the English template to its translation; English has none.
+
+    Raises:
+        UsageError: there is no such language.
+        ValueError: an English text has two different translations.
+    """
+    if language not in LANGUAGES:
+        raise unknown("language", language, LANGUAGES)
+    found: dict[str, str] = {}
+    if language == "en":
+        return found
+    parts = files("xhat.lang").joinpath(language).iterdir()
+    for part in sorted((p for p in parts if p.name.endswith(".json")), key=lambda p: p.name):
+        for english, translated in json.loads(part.read_text(encoding="utf-8")).items():
+            if found.setdefault(english, translated) != translated:
+                raise ValueError(f"lang/{language}/{part.name}: a second translation of {english!r}")
+    return found
+
+
+def needs_translation(text: str) -> bool:
+    """Whether the text has words: letters outside its placeholders, more than a symbol or a name in code."""
+    return bool(_LETTER.search(_PLACEHOLDER.sub("", template_of(text))))
+
+
+def translator(language: str, *, missing: Callable[[str], None] | None = None) -> Translate:
+    """Return the function that says a text in a language.
+
+    Args:
+        language: "en" or "zh".
+        missing: Is told the English of every text that has no translation, and so stays English.
+
+    Raises:
+        UsageError: there is no such language.
+    """
+    entries = catalogue(language)
+    if language == "en":
+        return str
+
+    def translate(text: str) -> str:
+        template = template_of(text)
+        found = entries.get(template)
+        if found is None:
+            if missing is not None and needs_translation(template):
+                missing(template)
+            found = template
+        if not isinstance(text, Phrase):
+            return found
+        values = {
+            name: translate(value) if isinstance(value, str) else value for name, value in text.values.items()
+        }
+        return found.format(**values)
+
+    return translate
