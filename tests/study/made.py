@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -25,9 +26,20 @@ class Fate:
     rough: float = 1.0  # range of loss and gradient along the gradient
     gradient: float = 1.0  # first over last hidden layer, at the start
     mean: Callable[[int], float] = field(default=lambda step: 0.0)  # of every layer's values, by step
+    # By kind what a measure finds at a step, in place of ``MEASURED``'s.
+    measured: dict[str, Callable[[Any, int], dict[str, Any]]] = field(default_factory=dict)
 
 
 Fates = Callable[[Network, Member], Fate]
+
+
+def _evaluated(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    found = {"accuracy": fate.accuracy, "test_loss": fate.final}
+    return found | ({"train_accuracy": fate.accuracy, "train_loss": fate.final} if measure.train else {})
+
+
+# By kind, what a measure finds for one member with this fate at a step: a value or an array by name.
+MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {"evaluate": _evaluated}
 
 
 def judged(
@@ -59,6 +71,7 @@ def made_run(spec: TrainSpec, fates: Fates) -> Run:
         "layer_gradient": np.array([[fate.gradient, 7.0, 1.0, 9.0] for fate in members]),
         **_probes(spec, members),
         **_records(spec, members),
+        **_measures(spec, members),
     }
     positions = [[layer, side] for layer in _layers(spec) for side in ("input", "output")]
     record = {"spec": describe(spec), "seconds": 1.0, "positions": positions}
@@ -102,5 +115,23 @@ def _records(spec: TrainSpec, members: list[Fate]) -> Arrays:
             f"record_{place}_dead": np.zeros_like(mean),
             f"record_{place}_pooled": mean[:, :, None] + shape,
             f"record_{place}_units": by_unit[..., None] + shape,
+        }
+    return arrays
+
+
+def _measures(spec: TrainSpec, members: list[Fate]) -> Arrays:
+    arrays: Arrays = {}
+    for measure in spec.measures:
+        kind = measure.kind
+        arrays[f"{kind}_step"] = np.array(measure.at)
+
+        def of(fate: Fate, step: int, measure: Any = measure, kind: str = kind) -> dict[str, Any]:
+            own = fate.measured.get(kind)
+            return own(measure, step) if own else MEASURED[kind](fate, measure, step)
+
+        found = [[of(fate, step) for step in measure.at] for fate in members]
+        arrays |= {
+            f"{kind}_{name}": np.array([[taken[name] for taken in row] for row in found])
+            for name in found[0][0]
         }
     return arrays

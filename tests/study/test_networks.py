@@ -4,7 +4,7 @@ from torch import nn
 
 from xhat.data import load
 from xhat.errors import ModelError, UsageError
-from xhat.models import MLP, VGG, DeepLinear
+from xhat.models import MLP, VGG, DeepLinear, ResNet
 from xhat.study.networks import build
 from xhat.study.spec import Member, Network
 
@@ -24,6 +24,7 @@ def options(**values) -> tuple:
 OURS = {
     "mlp": Network("mlp", options=options(depth=3, width=8)),
     "vgg": Network("vgg", options=options(width=4)),
+    "resnet": Network("resnet", options=options(width=4)),
     "deep-linear": Network("deep-linear", options=options(depth=4)),
 }
 
@@ -39,10 +40,15 @@ def layer_weights(model: nn.Module) -> list[torch.Tensor]:
         ("mlp", "batch"),
         ("mlp", "layer"),
         ("mlp", "batch+noise"),
+        ("mlp", "linf"),
+        ("mlp", "ghost8"),
         ("deep-linear", "batch"),
         ("vgg", "batch"),
         ("vgg", "layer"),
         ("vgg", "group"),
+        ("resnet", "batch"),
+        ("resnet", "l1"),
+        ("resnet", "ghost32"),
     ],
 )
 def test_arms_start_from_the_same_weights(name, norm):
@@ -50,6 +56,28 @@ def test_arms_start_from_the_same_weights(name, norm):
     plain, other = (layer_weights(build(OURS[name].with_norm(n), members, DIGITS)) for n in ("none", norm))
     assert len(plain) >= 4
     assert all(torch.equal(p, q) for p, q in zip(plain, other, strict=True))
+
+
+OPTIONS = {
+    "mlp": [
+        options(bias=0),
+        options(affine=0),
+        options(bias=0, affine=0, place="post", only=1, dropout=0.2),
+    ],
+    "vgg": [options(bias=0), options(affine=0)],
+    "resnet": [options(bias=0)],
+}
+
+
+@pytest.mark.parametrize("init", ["own", "he", "xavier", "small"])
+@pytest.mark.parametrize(("name", "more"), [(name, more) for name in OPTIONS for more in OPTIONS[name]])
+def test_options_leave_the_initial_weights_as_they_are(name, more, init):
+    usual = OURS[name]
+    optioned = Network(name, options=(*usual.options, *more))
+    members = (Member(3, 0.1, init),)
+    first, second = (layer_weights(build(network, members, DIGITS)) for network in (usual, optioned))
+    assert len(first) >= 4
+    assert all(torch.equal(p, q) for p, q in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -87,17 +115,23 @@ def test_the_initialisation_is_the_members(init, std):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "data"), [("mlp", MLP, DIGITS), ("vgg", VGG, DIGITS), ("deep-linear", DeepLinear, None)]
+    ("name", "kind", "data"),
+    [
+        ("mlp", MLP, DIGITS),
+        ("vgg", VGG, DIGITS),
+        ("resnet", ResNet, DIGITS),
+        ("deep-linear", DeepLinear, None),
+    ],
 )
 def test_networks_fit_their_data(name, kind, data):
     model = build(OURS[name], (Member(0, 0.1),), data)
     assert isinstance(model, kind) or OURS[name].is_ensemble
     x = torch.randn(1, 10, 5) if data is None else DIGITS.train_x[:5]
     out = model(x.flatten(1).T[None] if name == "mlp" else x)
-    assert out.shape == ((5, 10) if name == "vgg" else (1, 10, 5))
+    assert out.shape == ((5, 10) if name in ("vgg", "resnet") else (1, 10, 5))
 
 
-@pytest.mark.parametrize(("name", "near"), [("mpl", "Did you mean mlp"), ("resnet", "There are: ")])
+@pytest.mark.parametrize(("name", "near"), [("mpl", "Did you mean mlp"), ("lstm", "There are: ")])
 def test_an_unknown_network(name, near):
     with pytest.raises(UsageError, match=f"unknown network '{name}'. {near}"):
         build(Network(name), (Member(0, 0.1),), DIGITS)

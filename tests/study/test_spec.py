@@ -12,6 +12,7 @@ import torch
 
 from xhat.study import codec
 from xhat.study import spec as module
+from xhat.study.measures import Evaluate
 from xhat.study.spec import (
     Data,
     LawSpec,
@@ -47,12 +48,13 @@ OTHERS = {
         "momentum": 0.9,
         "probe": None,
         "record": None,
+        "measures": (Evaluate((0,)),),
         "gradients": True,
         "threads": 2,
     },
     Network: {"name": "vgg", "norm": "none", "options": (("depth", 3),)},
-    Data: {"name": "fashion-mnist", "train": 99, "test": None, "pool": 1},
-    Member: {"seed": 2, "lr": 0.2, "init": "xavier", "scale": 2.0},
+    Data: {"name": "fashion-mnist", "train": 99, "test": None, "pool": 1, "raw": True},
+    Member: {"seed": 2, "lr": 0.2, "init": "xavier", "scale": 2.0, "decay": 0.1},
     Probe: {"at": (0, 1), "ratios": (0.5,)},
     Record: {"at": (0,), "batch": 17, "layers": None},
     LawSpec: {"law": "curvature", "seed": 1, "threads": 2},
@@ -134,7 +136,11 @@ def copied(tmp_path, monkeypatch) -> Path:
     ("place", "counts"),
     [
         ("study/train.py", True),
-        ("study/claims/larger_lr.py", True),
+        ("study/measures/evaluate.py", True),
+        ("study/laws/lipschitz.py", True),
+        ("study/claims/larger_lr.py", False),
+        ("study/verdict.py", False),
+        ("lang/__init__.py", False),
         ("models/mlp.py", True),
         ("reference.py", True),
         ("report/build.py", False),
@@ -142,7 +148,7 @@ def copied(tmp_path, monkeypatch) -> Path:
         ("cli/main.py", False),
     ],
 )
-def test_a_change_in_the_source_counts_unless_it_only_shows_results(copied, place, counts):
+def test_a_change_in_the_source_counts_unless_it_only_asks_judges_or_shows(copied, place, counts):
     digest = source_digest.__wrapped__
     before = digest()
     with (copied / place).open("a") as file:
@@ -181,6 +187,7 @@ def test_a_description_is_plain_data():
         "lr": 0.1,
         "init": "he",
         "scale": 1.0,
+        "decay": 0.0,
     }
 
 
@@ -189,3 +196,8 @@ def test_a_description_is_plain_data():
 )
 def test_what_trains_as_an_ensemble(name, is_one):
     assert Network(name).is_ensemble == is_one
+
+
+def test_every_name_that_the_key_leaves_out_exists():
+    root = Path(module.xhat.__file__).parent
+    assert all((root / name).exists() for name in module.NOT_MEASURING)

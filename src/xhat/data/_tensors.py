@@ -101,6 +101,14 @@ class TensorData:
             )
         return self._with_inputs(F.avg_pool2d(self.train_x, factor), F.avg_pool2d(self.test_x, factor))
 
+    def between_0_and_1(self) -> "TensorData":
+        """Return the inputs moved and scaled, all by the same two numbers, so that training spans [0, 1].
+
+        Of standardised images that makes p/top again, where both the darkest and the brightest pixel occur.
+        """
+        low, high = self.train_x.min(), self.train_x.max()
+        return self._with_inputs((self.train_x - low) / (high - low), (self.test_x - low) / (high - low))
+
     def flat(self) -> "TensorData":
         """Return the data with each input as one row: (N, features)."""
         return self._with_inputs(self.train_x.flatten(1), self.test_x.flatten(1))

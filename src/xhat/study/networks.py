@@ -11,10 +11,10 @@ from torch import nn
 
 from xhat.data import TensorData, load_callable
 from xhat.errors import ModelError, unknown
-from xhat.models import MLP, VGG, DeepLinear, Ensemble, initialise_
+from xhat.models import MLP, VGG, DeepLinear, Ensemble, ResNet, initialise_
 from xhat.study.spec import FIRST_SEED, Member, Network
 
-NETWORKS = ("mlp", "vgg", "deep-linear")
+NETWORKS = ("mlp", "vgg", "resnet", "deep-linear")
 
 
 def build(
@@ -66,7 +66,8 @@ def _build_ours(network: Network, data: TensorData | None) -> nn.Module:
     shape = data.train_x.shape[1:]
     if network.name == "mlp":
         return MLP(shape.numel(), data.classes, norm=network.norm, **options)
-    return VGG(shape[0], data.classes, norm=network.norm, **options)
+    convolutional = VGG if network.name == "vgg" else ResNet
+    return convolutional(shape[0], data.classes, norm=network.norm, **options)
 
 
 def _build_users(network: Network, member: Member, folder: Path | None) -> nn.Module:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xhat.landscape.recording import Position
-from xhat.study.spec import Data, Member, Network, Probe, Record, TrainSpec
+from xhat.study.spec import Data, Measure, Member, Network, Probe, Record, TrainSpec
 from xhat.study.store import Run
 
 Floats = npt.NDArray[np.float64]
@@ -83,6 +83,19 @@ class Outcome:
         """Shape (P,): effective β times ‖w‖², which a scale-invariant network cannot lower by growing."""
         return self.effective_beta * self._of("probe_weight") ** 2
 
+    def measured(self, kind: str, name: str) -> Floats:
+        """Return what a measure found each of the A times it was taken, shape (A, ...)."""
+        return self._of(f"{kind}_{name}")
+
+    def measured_step(self, kind: str) -> Floats:
+        """Shape (A,): training steps done when the measure was taken; fewer where the run was given up."""
+        return np.asarray(self.run.arrays[f"{kind}_step"], dtype=np.float64)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the run on one thread; of an ensemble this member's part."""
+        return float(self.run.record["seconds"]) * self.share
+
     @property
     def record_step(self) -> Floats:
         """Shape (R,): training steps at which distributions were recorded."""
@@ -117,6 +130,7 @@ class Training:
     batch_size: int
     probe: Probe | None = None
     record: Record | None = None
+    measures: tuple[Measure, ...] = ()
     gradients: bool = False
 
 
@@ -136,6 +150,7 @@ def specs(network: Network, members: Iterable[Member], training: Training) -> li
             batch_size=training.batch_size,
             probe=training.probe,
             record=training.record,
+            measures=training.measures,
             gradients=training.gradients,
         )
         for group in groups

@@ -5,11 +5,15 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 import xhat
+
+if TYPE_CHECKING:
+    from xhat.study.scene import Scene
+    from xhat.study.store import Arrays
 
 Option = str | int | float
 
@@ -20,7 +24,7 @@ FIRST_SEED = 1000
 
 @dataclass(frozen=True)
 class Network:
-    """A network by name: "mlp", "vgg", "deep-linear", or a user's "module:callable"."""
+    """A network by name: "mlp", "vgg", "resnet", "deep-linear", or a user's "module:callable"."""
 
     name: str
     norm: str = "batch"
@@ -30,6 +34,10 @@ class Network:
         """Return the same network with another normalisation."""
         return replace(self, norm=norm)
 
+    def with_options(self, **options: Option) -> "Network":
+        """Return the same network with other options, or with more of them."""
+        return replace(self, options=tuple({**dict(self.options), **options}.items()))
+
     @property
     def is_ensemble(self) -> bool:
         """Whether many members train as one batched computation."""
@@ -38,12 +46,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set by name, cut to at most ``train`` and ``test`` samples, images pooled by ``pool``."""
+    """A data set by name, cut to at most ``train`` and ``test`` samples, images pooled by ``pool``.
+
+    With ``raw`` the inputs are not standardised but lie between 0 and 1.
+    """
 
     name: str = "fashion-mnist"
     train: int | None = None
     test: int | None = None
     pool: int = 1
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Member:
     lr: float
     init: str = "he"
     scale: float = 1.0  # multiplies the initial weights
+    decay: float = 0.0  # λ of w ← w − η(∇L + λw), for weights only: not for biases, γ and β
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,28 @@ class Record:
     layers: tuple[str, ...] | None = None  # full names; None: every layer with weights
 
 
+class Measure(Protocol):
+    """What a run measures before the steps ``at``; the number of steps stands for the end.
+
+    A frozen dataclass in ``study/measures``; ``kind`` is one of its fields, so that the key tells measures
+    apart, and the name under which its arrays are kept.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The measure's name."""
+        ...
+
+    @property
+    def at(self) -> tuple[int, ...]:
+        """Numbers of training steps done."""
+        ...
+
+    def take(self, scene: "Scene") -> "Arrays":
+        """Return arrays whose first axis is the members; the model is put back afterwards."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainSpec:
     """One training run: an ensemble of members, or one network. Plain SGD unless ``momentum`` is given."""
@@ -85,6 +120,7 @@ class TrainSpec:
     momentum: float = 0.0
     probe: Probe | None = None
     record: Record | None = None
+    measures: tuple[Measure, ...] = ()
     gradients: bool = False  # keep each layer's gradient norm at the start
     threads: int = 1
 
@@ -123,14 +159,42 @@ def run_key(spec: Spec, *, digests: tuple[str, ...] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+# What only asks for runs, judges them or shows them: the specs that it makes are in the key themselves.
+# A contract of import-linter sees to it that nothing else imports these.
+NOT_MEASURING = (
+    "cli",
+    "lang",
+    "report",
+    *(
+        f"study/{name}"
+        for name in (
+            "claim.py",
+            "claims",
+            "codec.py",
+            "cost.py",
+            "curves.py",
+            "environment.py",
+            "executors.py",
+            "outcome.py",
+            "plan.py",
+            "result.py",
+            "run.py",
+            "store.py",
+            "subjects.py",
+            "verdict.py",
+        )
+    ),
+)
+
+
 @lru_cache
 def source_digest() -> str:
-    """Return the hash of xhat's own source, without what only shows results (report, cli)."""
+    """Return the hash of xhat's own source, without what decides no number of a run."""
     root = Path(xhat.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        place = path.relative_to(root)
-        if place.parts[0] in ("report", "cli.py", "cli"):
+        place = path.relative_to(root).as_posix()
+        if any(place == name or place.startswith(f"{name}/") for name in NOT_MEASURING):
             continue
-        digest.update(str(place).encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(place.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

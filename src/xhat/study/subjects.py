@@ -19,6 +19,18 @@ def vgg(preset: str) -> Subject:
     return Subject("VGG", Network("vgg", options=(("width", width),)), data, seeds, steps, batch)
 
 
+def resnet(preset: str) -> Subject:
+    """Return the small ResNet of three stages."""
+    width, blocks, data, seeds, steps, batch = {
+        "smoke": (4, 1, Data(train=320, test=200, pool=2), 3, 12, 32),
+        "quick": (8, 1, Data(train=5000, test=1000, pool=2), 4, 200, 64),
+        "full": (16, 1, Data(train=10_000, test=2000, pool=2), 6, 400, 128),
+        "paper": (16, 3, _CIFAR, 6, 15_000, 128),
+    }[preset]
+    options = (("width", width), ("blocks", blocks))
+    return Subject("ResNet", Network("resnet", options=options), data, seeds, steps, batch)
+
+
 def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | None = None) -> Subject:
     """Return the multi-layer perceptron of ``depth`` hidden layers, trained as an ensemble."""
     width, data, seeds, default, batch = {
@@ -71,6 +83,9 @@ def _network(subject: Subject) -> str:
     options = dict(subject.network.options)
     if subject.network.name == "vgg":
         return f"VGG-like, 8 convolutions, {options['width']} channels at first"
+    if subject.network.name == "resnet":
+        count = 6 * int(options["blocks"]) + 2
+        return f"ResNet of {count} layers, {options['width']} channels at first"
     if subject.network.name == "deep-linear":
         return f"deep linear network, {options['depth']} layers of 10×10"
     if subject.network.name == "mlp":

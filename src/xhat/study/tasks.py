@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +37,13 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> Arrays:
         """Return what the trained network reaches."""
+        ...
+
+    def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
+        """Return accuracy and mean loss, each (M,), in the model's present mode.
+
+        On the test samples, or with ``train`` on so many of the first training samples.
+        """
         ...
 
 
@@ -82,11 +88,18 @@ class Classification:
 
     def evaluate(self, model: nn.Module) -> Arrays:
         model.eval()
-        right = 0
-        with torch.no_grad():
-            for x, y in _chunks(self._data.test_x, self._data.test_y):
-                right += int((model(x).argmax(1) == y).sum())
-        return {"test_accuracy": np.array([right / len(self._data.test_y)])}
+        return {"test_accuracy": self.assess(model, train=None)[0].numpy()}
+
+    @torch.no_grad()
+    def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
+        data = self._data
+        x, y = (data.test_x, data.test_y) if train is None else (data.train_x[:train], data.train_y[:train])
+        right, loss = 0, 0.0
+        for part, target in _chunks(x, y):
+            output = model(part)
+            right += int((output.argmax(1) == target).sum())
+            loss += float(F.cross_entropy(output, target, reduction="sum"))
+        return torch.tensor([right / len(y)], dtype=torch.float64), torch.tensor([loss / len(y)])
 
 
 class EnsembleClassification:
@@ -118,12 +131,19 @@ class EnsembleClassification:
 
     def evaluate(self, model: nn.Module) -> Arrays:
         model.eval()
-        x, y = self._data.test_x.flatten(1), self._data.test_y
+        return {"test_accuracy": self.assess(model, train=None)[0].numpy()}
+
+    @torch.no_grad()
+    def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
+        data = self._data
+        x, y = (data.test_x.flatten(1), data.test_y) if train is None else (self._x[:train], self._y[:train])
         right = torch.zeros(len(self.chance), dtype=torch.long)
-        with torch.no_grad():
-            for part, target in _chunks(x, y):
-                right += (model(part.t()[None]).argmax(1) == target).sum(1)
-        return {"test_accuracy": (right.double() / len(y)).numpy()}
+        loss = torch.zeros(len(self.chance))
+        for part, target in _chunks(x, y):
+            output = model(part.t()[None])
+            right += (output.argmax(1) == target).sum(1)
+            loss += F.cross_entropy(output, target.expand(len(loss), -1), reduction="none").sum(1)
+        return right.double() / len(y), loss / len(y)
 
 
 class LinearRegression:
@@ -149,6 +169,11 @@ class LinearRegression:
 
     def evaluate(self, model: nn.Module) -> Arrays:
         return {}
+
+    @torch.no_grad()
+    def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
+        """Return NaN, since nothing is classified, and the loss on all samples, which are training and test."""
+        return torch.full((len(self.chance),), torch.nan), self.losses(model(self._x), self._target)
 
 
 def _chunks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,6 +19,7 @@ from xhat.landscape._walk import Walk, walk
 from xhat.landscape.recording import QUANTILES, Recording, record
 from xhat.models import Ensemble
 from xhat.study.networks import build, seed_everything
+from xhat.study.scene import Scene
 from xhat.study.spec import Data, TrainSpec
 from xhat.study.store import Arrays
 from xhat.study.tasks import Classification, EnsembleClassification, LinearRegression, Task
@@ -44,7 +45,8 @@ def train(
         final_loss (M,): the mean over the last tenth of the steps; chance (M,); trains (M,): finite at
         every step and finally below half of chance; test_accuracy (M,); probe_step (P,), probe_ratio
         (E,), probe_loss and probe_distance (M, P, E), probe_start, probe_gradient and probe_weight (M, P);
-        record_step (R,) and the fields of each recorded position; layer_gradient (M, L).
+        record_step (R,) and the fields of each recorded position; layer_gradient (M, L); of each measure
+        that was taken A times KIND_step (A,) and KIND_NAME (M, A, ...).
     """
     with _callers_state_kept():
         torch.set_num_threads(spec.threads)
@@ -74,6 +76,7 @@ class _Training:
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self.members = len(spec.members)
         self.lr = torch.tensor([member.lr for member in spec.members])
+        self.decay = torch.tensor([member.decay for member in spec.members])
         self.velocity = [torch.zeros_like(p) for p in self.parameters] if spec.momentum else []
         if not self.parameters:
             raise ModelError(f"{spec.network.name} (norm={spec.network.norm!r}) has nothing to train")
@@ -84,6 +87,7 @@ class _Training:
         started = time.perf_counter()
         loss = torch.full((self.members, spec.steps), torch.nan)
         walks: list[Walk] = []
+        taken: dict[str, list[tuple[int, Arrays]]] = {}
         found: dict[str, Any] = {}
         arrays: Arrays = {}
         with self._recording() as recording:
@@ -98,12 +102,17 @@ class _Training:
                     walks.append(self._walk(x, y, spec.probe.ratios))
                 if recording and spec.record and step in spec.record.at:
                     recording.snapshot(self.task.fixed(spec.record.batch), step)
+                self._measure(step, (x, y), taken)
                 loss[:, step] = self._step(x, y)
                 if not bool(loss[:, step].isfinite().any()):
                     break
                 tick((step + 1) / spec.steps)
+            else:
+                self.model.train()
+                self._measure(spec.steps, (x, y), taken)
         arrays |= self._outcome(loss)
         arrays |= _probe_arrays(spec, walks)
+        arrays |= _measure_arrays(taken)
         if recording:
             found["positions"] = _record_arrays(recording, arrays)
         found["seconds"] = time.perf_counter() - started
@@ -118,6 +127,15 @@ class _Training:
             kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
             layers = tuple(name for name, m in self.model.named_modules() if isinstance(m, kinds)) or None
         return record(self.model, every=None, layers=layers)
+
+    def _measure(
+        self, step: int, batch: tuple[Tensor, Tensor], taken: dict[str, list[tuple[int, Arrays]]]
+    ) -> None:
+        for measure in self.spec.measures:
+            if step in measure.at:
+                with unchanged(self.model):
+                    found = measure.take(Scene(self.model, self.task, step, batch, self.lr))
+                taken.setdefault(measure.kind, []).append((step, found))
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         return self.task.losses(self.model(x), y)
@@ -147,6 +165,7 @@ class _Training:
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         loss, slopes = self._gradient(x, y)
         with torch.no_grad():
+            slopes = self._decayed(slopes)
             if self.velocity:
                 torch._foreach_mul_(self.velocity, self.spec.momentum)
                 torch._foreach_add_(self.velocity, slopes)
@@ -158,6 +177,20 @@ class _Training:
                     rate = self.lr.view(-1, *[1] * (slope.dim() - 1))
                     parameter.sub_(rate * slope)
         return loss
+
+    def _decayed(self, slopes: list[Tensor]) -> list[Tensor]:
+        if not bool(self.decay.any()):
+            return slopes
+        lead = self._lead
+        return [
+            g + self.decay.view(-1, *[1] * (p.dim() - 1)) * p if p.dim() - lead >= 2 else g
+            for p, g in zip(self.parameters, slopes, strict=True)
+        ]
+
+    @property
+    def _lead(self) -> int:
+        """How many axes of a parameter count members."""
+        return 1 if isinstance(self.model, Ensemble) else 0
 
     def _walk(self, x: Tensor, y: Tensor, ratios: tuple[float, ...]) -> Walk:
         with unchanged(self.model):
@@ -174,11 +207,10 @@ class _Training:
         with unchanged(self.model):
             _, slopes = self._gradient(x, y)
         names = {id(p): name for name, p in self.model.named_parameters()}
-        lead = 1 if isinstance(self.model, Ensemble) else 0
         kept = [
             (names[id(p)], g.reshape(self.members, -1).double().norm(dim=1))
             for p, g in zip(self.parameters, slopes, strict=True)
-            if p.dim() - lead >= 2
+            if p.dim() - self._lead >= 2
         ]
         return [name for name, _ in kept], torch.stack([norm for _, norm in kept], 1).numpy()
 
@@ -204,7 +236,8 @@ def load_data(data: Data, folder: Path | None) -> TensorData:
         )
     # Images that would come out smaller than 7×7, such as digits, stay as they are.
     pools = data.pool > 1 and min(whole.train_x.shape[2:], default=0) >= 7 * data.pool
-    return whole.pooled(data.pool) if pools else whole
+    whole = whole.pooled(data.pool) if pools else whole
+    return whole.between_0_and_1() if data.raw else whole
 
 
 def _at_most(count: int | None, targets: Tensor) -> int | None:
@@ -236,6 +269,15 @@ def _probe_arrays(spec: TrainSpec, walks: list[Walk]) -> Arrays:
         "probe_gradient": np.stack([w.gradient_norm for w in walks], 1),
         "probe_weight": np.stack([w.weight_norm for w in walks], 1),
     }
+
+
+def _measure_arrays(taken: dict[str, list[tuple[int, Arrays]]]) -> Arrays:
+    arrays: Arrays = {}
+    for kind, times in taken.items():
+        arrays[f"{kind}_step"] = np.array([step for step, _ in times])
+        for name in times[0][1]:
+            arrays[f"{kind}_{name}"] = np.stack([found[name] for _, found in times], axis=1)
+    return arrays
 
 
 def _record_arrays(recording: Recording, arrays: Arrays) -> list[list[str]]:

@@ -1,0 +1,106 @@
+"""Every arm trained at its own best learning rate of one grid: the runs that many claims share."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xhat.study.claim import Subject
+from xhat.study.curves import spaced
+from xhat.study.measures import Evaluate
+from xhat.study.outcome import Outcome, Training, outcomes, specs
+from xhat.study.spec import Member, Network, TrainSpec
+from xhat.study.store import Run
+
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+TUNING_SEEDS = 2  # of a larger network, whose every run is dear; of an ensemble all seeds run at all rates
+EVALUATIONS = 12  # points of the test curve
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An arm at its best rate, and what the choice rests on."""
+
+    rate: float
+    outcomes: tuple[Outcome, ...]  # one a seed
+    tried: Mapping[float, tuple[Outcome, ...]]  # by rate, the runs that the choice rests on
+    at_edge: bool  # the best rate is the grid's lowest or highest: a better one may lie beyond
+
+    @property
+    def accuracy(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Test accuracy in per cent, one a seed."""
+        return np.array([100 * outcome.test_accuracy for outcome in self.outcomes])
+
+
+Tuning = Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[str, Tuned], tuple[str, ...]]]
+
+
+def standard(subject: Subject) -> Training:
+    """Return how every claim trains whose runs others can use too: with test accuracy along the way."""
+    at = (*spaced(subject.steps, EVALUATIONS)[1:], subject.steps)
+    return Training(
+        subject.data, subject.steps, subject.batch_size, measures=(Evaluate(tuple(dict.fromkeys(at))),)
+    )
+
+
+def tuned(
+    subject: Subject,
+    arms: Mapping[str, Network],
+    *,
+    rates: Sequence[float] = RATES,
+    training: Training | None = None,
+    inits: Mapping[str, str] | None = None,
+) -> Tuning:
+    """Train every arm at its best rate, by the mean final training loss; test accuracy stays unseen.
+
+    A rate at which a tuning seed becomes infinite is out. Of larger networks the first two seeds choose.
+
+    Args:
+        subject: Gives data, steps, batch size and seeds.
+        arms: Networks by name.
+        rates: The grid, the same for all arms, ascending.
+        training: ``standard(subject)`` by default.
+        inits: By arm, an initialisation other than the subject's.
+
+    Returns:
+        The arms, and the keys of the runs they rest on.
+    """
+    how = training or standard(subject)
+    tuning = range(subject.seeds if subject.network.is_ensemble else min(TUNING_SEEDS, subject.seeds))
+    init = {arm: (inits or {}).get(arm, subject.init) for arm in arms}
+    wanted = [
+        spec
+        for arm, network in arms.items()
+        for spec in specs(network, [Member(s, rate, init[arm]) for s in tuning for rate in rates], how)
+    ]
+    runs = list((yield wanted))
+    found = outcomes(wanted, runs)
+
+    def of(arm: str, seeds: Sequence[int], rate: float) -> tuple[Outcome, ...]:
+        return tuple(found[arms[arm], Member(seed, rate, init[arm])] for seed in seeds)
+
+    best = {arm: min(rates, key=lambda rate, arm=arm: _loss(of(arm, tuning, rate))) for arm in arms}  # type: ignore[misc]
+    rest = range(len(tuning), subject.seeds)
+    if rest:
+        wanted = [
+            spec
+            for arm, network in arms.items()
+            for spec in specs(network, [Member(seed, best[arm], init[arm]) for seed in rest], how)
+        ]
+        more = yield wanted
+        runs += more
+        found |= outcomes(wanted, more)
+    return {
+        arm: Tuned(
+            best[arm],
+            of(arm, range(subject.seeds), best[arm]),
+            {rate: of(arm, tuning, rate) for rate in rates},
+            best[arm] in (rates[0], rates[-1]),
+        )
+        for arm in arms
+    }, tuple(dict.fromkeys(run.key for run in runs))
+
+
+def _loss(outcomes_: Sequence[Outcome]) -> float:
+    mean = float(np.mean([outcome.final_loss for outcome in outcomes_]))
+    return mean if np.isfinite(mean) else np.inf

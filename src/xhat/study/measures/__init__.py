@@ -1,0 +1,8 @@
+"""What a training run can measure on its way, one measure a file: a frozen dataclass with ``at`` and ``take``.
+
+A claim puts measures into ``TrainSpec.measures``; ``Outcome.measured`` gives back what they found.
+"""
+
+from xhat.study.measures.evaluate import Evaluate
+
+__all__ = ["Evaluate"]
