@@ -6,15 +6,34 @@ computes what its own module would, to float rounding; torch's own batch_norm do
 the units of all members as its channels.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xhat.errors import UsageError
+from xhat.models._ensemble_norms import (
+    EnsembleBatchNorm,
+    EnsembleGhostBatchNorm,
+    EnsembleLayerNorm,
+    EnsembleLpNorm,
+    stack,
+)
+from xhat.models.ghost import GhostBatchNorm
+from xhat.models.lp_norm import LpNorm
 from xhat.models.mlp import MLP, DeepLinear
 from xhat.models.noise import DistributionNoise
+
+__all__ = [
+    "Ensemble",
+    "EnsembleBatchNorm",
+    "EnsembleGhostBatchNorm",
+    "EnsembleLayerNorm",
+    "EnsembleLinear",
+    "EnsembleLpNorm",
+]
 
 
 class EnsembleLinear(nn.Module):
@@ -27,8 +46,7 @@ class EnsembleLinear(nn.Module):
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        has_bias = layers[0].bias is not None
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])) if has_bias else None
+        self.bias = stack([layer.bias for layer in layers])
 
     def forward(self, x: Tensor) -> Tensor:
         members, outputs, inputs = self.weight.shape
@@ -43,53 +61,6 @@ class EnsembleLinear(nn.Module):
         if self.bias is None:
             return torch.bmm(weight, x).view(members, outputs, -1)
         return torch.baddbmm(self.bias.view(groups, -1, 1), weight, x).view(members, outputs, -1)
-
-
-class EnsembleBatchNorm(nn.Module):
-    """One batch normalization of every member, by torch's own kernel. Shapes: (members, C, N) both ways."""
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
-        super().__init__()
-        first = layers[0]
-        self.eps, self.momentum = first.eps, first.momentum
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-        # An MLP's BN always tracks its statistics.
-        self.register_buffer("running_mean", torch.stack([layer.running_mean for layer in layers]))  # type: ignore[misc]
-        self.register_buffer("running_var", torch.stack([layer.running_var for layer in layers]))  # type: ignore[misc]
-
-    def forward(self, x: Tensor) -> Tensor:
-        members, channels, samples = x.shape
-        out = F.batch_norm(
-            x.reshape(1, members * channels, samples),
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
-            training=self.training,
-            momentum=self.momentum if self.momentum is not None else 0.1,
-            eps=self.eps,
-        )
-        return out.view(members, channels, samples)
-
-
-class EnsembleLayerNorm(nn.Module):
-    """One layer normalization of every member. Shapes: (members, C, N) both ways."""
-
-    def __init__(self, layers: Sequence[nn.LayerNorm]) -> None:
-        super().__init__()
-        self.eps = layers[0].eps
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Turned so that units come last: torch's kernel on a copy beats sums over a strided axis.
-        normalised = F.layer_norm(x.transpose(1, 2), x.shape[1:2], eps=self.eps).transpose(1, 2)
-        out: Tensor = normalised * self.weight[..., None] + self.bias[..., None]
-        return out
 
 
 class Ensemble(nn.Module):
@@ -114,7 +85,7 @@ class Ensemble(nn.Module):
         _check_alike(modules)
         self.members = len(modules)
         self.hidden = nn.ModuleList(
-            nn.Sequential(*(_stack(list(parts)) for parts in zip(*blocks, strict=True)))
+            nn.Sequential(*(_stack(parts) for parts in zip(*blocks, strict=True)))
             for blocks in zip(*(module.hidden for module in modules), strict=True)
         )
         self.output = _stack([module.output for module in modules])
@@ -135,29 +106,39 @@ def _check_alike(modules: Sequence[nn.Module]) -> None:
             )
         if _shape(module) != _shape(first):
             raise UsageError(
-                f"member {index} is unlike member 0: one shape, one norm and one activation are needed to "
+                f"member {index} is unlike member 0: one shape, one norm and the same options are needed to "
                 f"stack them. Member 0: {first}\nMember {index}: {module}"
             )
 
 
 def _shape(module: nn.Module) -> list[object]:
-    parts = [(name, type(part)) for name, part in module.named_modules()]
+    # The repr's part tells apart what is no parameter: the rate of dropout, a ghost's chunk.
+    parts = [(name, type(part), part.extra_repr()) for name, part in module.named_modules()]
     return [*parts, *(parameter.shape for parameter in module.parameters())]
 
 
-def _stack(parts: list[nn.Module]) -> nn.Module:
+_STACKED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    nn.Linear: EnsembleLinear,
+    nn.BatchNorm1d: EnsembleBatchNorm,
+    nn.LayerNorm: EnsembleLayerNorm,
+    LpNorm: EnsembleLpNorm,
+    GhostBatchNorm: EnsembleGhostBatchNorm,
+}
+
+
+def _stack(parts: Sequence[nn.Module]) -> nn.Module:
     first = parts[0]
-    if isinstance(first, nn.Linear):
-        return EnsembleLinear(parts)  # type: ignore[arg-type]
-    if isinstance(first, nn.BatchNorm1d):
-        return EnsembleBatchNorm(parts)  # type: ignore[arg-type]
-    if isinstance(first, nn.LayerNorm):
-        return EnsembleLayerNorm(parts)  # type: ignore[arg-type]
+    if type(first) in _STACKED:
+        return _STACKED[type(first)](parts)
     if isinstance(first, DistributionNoise):
         return DistributionNoise(first.channels, members=len(parts))
     if isinstance(first, nn.Sequential):
-        return nn.Sequential(*(_stack(list(inner)) for inner in zip(*parts, strict=True)))
+        return nn.Sequential(*(_stack(inner) for inner in zip(*parts, strict=True)))
     if not list(first.parameters()) and not list(first.buffers()):
-        return first
-    name = type(first).__name__
-    raise UsageError(f"an ensemble cannot hold {name}: it knows linear layers, BN and LayerNorm")
+        # A copy, since the ensemble's mode is its own: dropout depends on it.
+        return copy.deepcopy(first).train()
+    known = ", ".join(kind.__name__ for kind in _STACKED)
+    raise UsageError(
+        f"an ensemble cannot hold {type(first).__name__}: it knows {known}, and layers without parameters. "
+        "Train such members one by one"
+    )

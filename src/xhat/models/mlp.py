@@ -4,15 +4,19 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from xhat.errors import UsageError, unknown
 from xhat.models._activations import make_activation
+from xhat.models._bias import keep_bias
 from xhat.models._norms import make_norm
+
+PLACES = ("pre", "post")
 
 
 class MLP(nn.Module):
     """``depth`` hidden layers of linear → normalisation → activation, and a linear output layer.
 
-    Normalisation stands before the activation, as in [IS] sec. 3.2. Biases stay in every arm, so that the
-    arms share all initial weights; before BN they are without effect.
+    Normalisation stands before the activation, as in [IS] sec. 3.2, unless ``place`` is "post". Biases stay
+    in every arm, so that the arms share all initial weights; before BN they are without effect.
 
     Shapes: input (N, ``*``), flattened to (N, inputs); output (N, classes).
 
@@ -22,7 +26,17 @@ class MLP(nn.Module):
         depth: Hidden layers.
         width: Units of a hidden layer.
         activation: "relu", "sigmoid", "tanh" or "identity".
-        norm: "batch", "none", "layer", "group", and "+noise" behind any of "batch" and "none".
+        norm: As ``make_norm`` takes it.
+        bias: Whether hidden layers have a bias; the output layer does. The weights drawn are the same
+            with and without.
+        affine: Whether normalisation has γ and β.
+        place: "pre": normalisation before the activation; "post": behind it.
+        only: The one hidden layer that is normalised, counted from 0; None: all of them.
+        dropout: Share of units that are dropped in training at the end of every hidden layer; 0: the
+            network has no dropout.
+
+    Raises:
+        UsageError: there is no such norm, activation or place, or no hidden layer ``only``.
     """
 
     def __init__(
@@ -34,15 +48,30 @@ class MLP(nn.Module):
         width: int = 50,
         activation: str = "relu",
         norm: str = "batch",
+        bias: bool = True,
+        affine: bool = True,
+        place: str = "pre",
+        only: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = [inputs, *[width] * depth]
-        self.hidden = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(before, after), make_norm(norm, after, images=False), make_activation(activation)
+        if place not in PLACES:
+            raise unknown("place", place, PLACES)
+        if only is not None and not 0 <= only < depth:
+            raise UsageError(
+                f"only={only} names none of the {depth} hidden layers, so no layer would be normalised: give "
+                f"0 to {depth - 1}, or norm='none'"
             )
-            for before, after in pairwise(sizes)
-        )
+        sizes = [inputs, *[width] * depth]
+        self.hidden = nn.ModuleList()
+        for index, (before, after) in enumerate(pairwise(sizes)):
+            here = norm if only is None or only == index else "none"
+            linear = keep_bias(nn.Linear(before, after), bias)
+            behind = [make_norm(here, after, images=False, affine=affine), make_activation(activation)]
+            block = nn.Sequential(linear, *(behind if place == "pre" else reversed(behind)))
+            if dropout:
+                block.append(nn.Dropout(dropout))
+            self.hidden.append(block)
         self.output = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:

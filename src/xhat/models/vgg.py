@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from xhat.models._bias import keep_bias
 from xhat.models._norms import make_norm
 
 
@@ -12,9 +13,26 @@ class VGG(nn.Module):
     4·width, 4·width by stage, 2×2 max pooling between the stages, global average pooling at the end.
 
     Shapes: input (N, channels, H, W) with H, W ≥ 8; output (N, classes).
+
+    Args:
+        channels: Of the input.
+        classes: Units of the output.
+        width: Channels of the first stage.
+        norm: As ``make_norm`` takes it.
+        bias: Whether convolutions have a bias. The weights drawn are the same with and without.
+        affine: Whether normalisation has γ and β.
     """
 
-    def __init__(self, channels: int, classes: int, *, width: int = 16, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        width: int = 16,
+        norm: str = "batch",
+        bias: bool = True,
+        affine: bool = True,
+    ) -> None:
         super().__init__()
         stages = (width, 2 * width, 4 * width, 4 * width)
         blocks: list[nn.Module] = []
@@ -23,8 +41,8 @@ class VGG(nn.Module):
             for part in range(2):
                 block: list[nn.Module] = [nn.MaxPool2d(2)] if stage and part == 0 else []
                 block += [
-                    nn.Conv2d(before, after, 3, padding=1),
-                    make_norm(norm, after, images=True),
+                    keep_bias(nn.Conv2d(before, after, 3, padding=1), bias),
+                    make_norm(norm, after, images=True, affine=affine),
                     nn.ReLU(),
                 ]
                 blocks.append(nn.Sequential(*block))
