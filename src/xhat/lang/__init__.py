@@ -4,7 +4,17 @@ English is written in the code; ``say`` puts numbers into a sentence and remembe
 English sentence, with its ``{placeholders}``, to the other language's.
 """
 
-from xhat.lang._catalogue import LANGUAGES, Translate, catalogue, translator
+from xhat.lang._catalogue import LANGUAGES, Translate, catalogue, needs_translation, translator
 from xhat.lang._phrase import Phrase, listed, say, template_of
 
-__all__ = ["LANGUAGES", "Phrase", "Translate", "catalogue", "listed", "say", "template_of", "translator"]
+__all__ = [
+    "LANGUAGES",
+    "Phrase",
+    "Translate",
+    "catalogue",
+    "listed",
+    "needs_translation",
+    "say",
+    "template_of",
+    "translator",
+]

@@ -1,10 +1,11 @@
-"""The catalogue of a language: JSON files in the folder of its name, from English to that language."""
+"""The catalogue of a language: JSON files in and below the folder of its name, from English to that language."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from xhat.errors import unknown
 from xhat.lang._phrase import Phrase, template_of
@@ -29,12 +30,20 @@ def catalogue(language: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if language == "en":
         return found
-    parts = files("xhat.lang").joinpath(language).iterdir()
-    for part in sorted((p for p in parts if p.name.endswith(".json")), key=lambda p: p.name):
+    for part in _parts(files("xhat.lang").joinpath(language)):
         for english, translated in json.loads(part.read_text(encoding="utf-8")).items():
             if found.setdefault(english, translated) != translated:
-                raise ValueError(f"lang/{language}/{part.name}: a second translation of {english!r}")
+                raise ValueError(f"{part}: a second translation of {english!r}")
     return found
+
+
+def _parts(folder: Traversable) -> Iterator[Traversable]:
+    """Yield the JSON files of a folder and of those in it."""
+    for part in sorted(folder.iterdir(), key=lambda part: part.name):
+        if part.is_dir():
+            yield from _parts(part)
+        elif part.name.endswith(".json"):
+            yield part
 
 
 def needs_translation(text: str) -> bool:
