@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -11,40 +12,66 @@ from torch import Tensor, nn
 
 from xhat.data import TensorData, digits
 from xhat.errors import UsageError
-from xhat.models import MLP, VGG, DeepLinear, Ensemble
+from xhat.models import MLP, VGG, DeepLinear, DistributionNoise, Ensemble
 from xhat.study.networks import build
 from xhat.study.spec import FIRST_SEED, Data, Member, Network, TrainSpec
 from xhat.study.tasks import LinearRegression, _Order
 from xhat.study.train import train
 
 Module = MLP | DeepLinear
-NORMS = ("batch", "none", "layer", "none+noise", "batch+noise")
-CASES = [
+Options = dict[str, Any]
+NORMS = ("batch", "none", "layer", "none+noise", "batch+noise", "l1", "linf", "ghost2", "ghost3", "ghost8")
+OPTIONS: dict[str, Options] = {
+    "no-bias": {"bias": False},
+    "no-affine": {"affine": False},
+    "post": {"place": "post"},
+    "only-first": {"only": 0},
+    "only-last": {"only": 2},
+    "dropout": {"dropout": 0.4},
+    "all": {"bias": False, "affine": False, "place": "post", "only": 1, "dropout": 0.4},
+}
+# Name, norm, activation (None: a deep linear network), options.
+CASES: list[tuple[str, str, str | None, Options]] = [
     *(
-        (f"mlp-{norm}-{activation}", norm, activation)
+        (f"mlp-{norm}-{activation}", norm, activation, {})
         for norm, activation in product(NORMS, ("relu", "tanh"))
     ),
-    ("mlp-batch-sigmoid", "batch", "sigmoid"),
-    ("mlp-none-identity", "none", "identity"),
-    *((f"linear-{norm}", norm, None) for norm in NORMS),
+    ("mlp-batch-sigmoid", "batch", "sigmoid", {}),
+    ("mlp-none-identity", "none", "identity", {}),
+    *((f"linear-{norm}", norm, None, {}) for norm in NORMS),
+    *(
+        (f"mlp-{norm}-{name}", norm, "sigmoid", options)
+        for norm, (name, options) in product(("batch", "layer", "linf", "ghost3"), OPTIONS.items())
+    ),
 ]
 MEMBERS, N = 3, 7
 
 
-def make(norm: str, activation: str | None, seed: int, dtype: torch.dtype = torch.float32) -> Module:
+def make(
+    norm: str,
+    activation: str | None,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    options: Options | None = None,
+) -> Module:
     torch.manual_seed(seed)
     module: Module
     if activation is None:
         module = DeepLinear(depth=4, width=5, norm=norm)
     else:
-        module = MLP(5, 4, depth=3, width=6, activation=activation, norm=norm)
+        module = MLP(5, 4, depth=3, width=6, activation=activation, norm=norm, **(options or {}))
     for parameter in module.parameters():  # γ and β too
         nn.init.normal_(parameter, mean=0.3, std=0.5)
     return module.to(dtype)
 
 
-def members(norm: str, activation: str | None, dtype: torch.dtype = torch.float32) -> list[Module]:
-    return [make(norm, activation, seed, dtype) for seed in range(MEMBERS)]
+def members(
+    norm: str,
+    activation: str | None,
+    dtype: torch.dtype = torch.float32,
+    options: Options | None = None,
+) -> list[Module]:
+    return [make(norm, activation, seed, dtype, options) for seed in range(MEMBERS)]
 
 
 def inputs(groups: int = MEMBERS, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -55,17 +82,24 @@ def separately(modules: list[Module], x: Tensor) -> Tensor:
     return torch.stack([module(part.t()).t() for module, part in zip(modules, x, strict=True)])
 
 
-def silent(module: nn.Module, norm: str) -> None:
-    """Noise cannot agree in training: the draws of an ensemble are others."""
-    module.train("noise" not in norm)
+def silent(module: nn.Module) -> None:
+    """Put in training mode all but noise and dropout: the draws of an ensemble are others."""
+    module.train()
+    for layer in module.modules():
+        if isinstance(layer, DistributionNoise | nn.Dropout):
+            layer.eval()
 
 
-@pytest.mark.parametrize(("norm", "activation"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_each_member_computes_what_its_module_does(norm: str, activation: str | None) -> None:
-    modules, x = members(norm, activation, torch.float64), inputs(dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("norm", "activation", "options"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_each_member_computes_what_its_module_does(
+    norm: str, activation: str | None, options: Options
+) -> None:
+    modules, x = members(norm, activation, torch.float64, options), inputs(dtype=torch.float64)
     ensemble = Ensemble(modules)
     for module in (*modules, ensemble):
-        silent(module, norm)
+        silent(module)
     got, expected = ensemble(x), separately(modules, x)
     torch.testing.assert_close(got, expected)
     got.square().sum().backward()
@@ -76,9 +110,23 @@ def test_each_member_computes_what_its_module_does(norm: str, activation: str | 
     statistics = [b for b in ensemble.buffers() if b.dim()]
     for buffer, *own in zip(statistics, *(float_buffers(m) for m in modules), strict=True):
         torch.testing.assert_close(buffer, torch.stack(own))
+    assert len(statistics) == len(float_buffers(modules[0]))
     for module in (*modules, ensemble):
         module.eval()
     torch.testing.assert_close(ensemble(x), separately(modules, x))
+
+
+def test_members_draw_their_own_dropout() -> None:
+    module = MLP(5, 4, depth=2, width=400, norm="none", activation="identity", dropout=0.25).eval()
+    ensemble = Ensemble([module, module, module])
+    before = ensemble.hidden[0][:-1](inputs(1))
+    kept = ensemble.hidden[0](inputs(1))
+    torch.testing.assert_close(kept, torch.where(kept == 0, 0, before / 0.75))
+    dropped = (kept == 0).double()
+    assert dropped.mean((1, 2)).tolist() == pytest.approx([0.25] * 3, abs=0.05)  # 6 standard errors
+    both = (dropped[0] * dropped[1]).mean().item()
+    assert both == pytest.approx(0.25**2, abs=0.03)
+    assert not module.hidden[0][-1].training  # the ensemble's mode is its own
 
 
 def float_buffers(module: nn.Module) -> list[Tensor]:
@@ -112,7 +160,7 @@ def test_groups_share_their_input(groups: int, count: int, activation: str | Non
     torch.testing.assert_close(ensemble(x), ensemble(x.repeat_interleave(count // groups, 0)))
 
 
-@pytest.mark.parametrize("norm", ["batch", "none", "layer"])
+@pytest.mark.parametrize("norm", ["batch", "none", "layer", "l1", "linf", "ghost3"])
 def test_a_member_that_is_not_finite_leaves_the_others_alone(norm: str) -> None:
     modules = members(norm, "relu")
     healthy, sick = Ensemble(modules), Ensemble(modules)
@@ -152,6 +200,11 @@ WRONG: dict[str, tuple[Callable[[], list[nn.Module]], str]] = {
     "activations": (lambda: [make("none", "relu", 0), make("none", "tanh", 1)], "unlike"),
     "width": (lambda: [MLP(5, 4, width=6), MLP(5, 4, width=7)], "unlike"),
     "depth": (lambda: [MLP(5, 4, depth=2), MLP(5, 4, depth=3)], "unlike"),
+    "dropout": (lambda: [MLP(5, 4, dropout=0.1), MLP(5, 4, dropout=0.2)], "unlike"),
+    "chunks": (lambda: [MLP(5, 4, norm="ghost8"), MLP(5, 4, norm="ghost16")], "unlike"),
+    "p": (lambda: [MLP(5, 4, norm="l1"), MLP(5, 4, norm="linf")], "unlike"),
+    "place": (lambda: [MLP(5, 4, place="pre"), MLP(5, 4, place="post")], "unlike"),
+    "only": (lambda: [MLP(5, 4, only=1), MLP(5, 4, only=2)], "unlike"),
     "kinds": (lambda: [MLP(5, 4), DeepLinear(width=5)], "unlike"),
 }
 
@@ -172,7 +225,11 @@ def test_groups_must_divide_the_members() -> None:
 
 STEPS, BATCH = 10, 16
 TRAINED = [
-    *(("mlp", norm, activation) for norm in ("batch", "none", "layer") for activation in ("relu", "sigmoid")),
+    *(
+        ("mlp", norm, activation)
+        for norm in ("batch", "none", "layer", "l1", "linf", "ghost8")
+        for activation in ("relu", "sigmoid")
+    ),
     ("mlp", "batch", "tanh"),
     ("deep-linear", "batch", ""),
     ("deep-linear", "none", ""),
