@@ -13,7 +13,7 @@ def vgg(preset: str) -> Subject:
     width, data, seeds, steps, batch = {
         "smoke": (4, Data(train=320, test=200, pool=2), 3, 12, 32),
         "quick": (8, Data(train=5000, test=1000, pool=2), 4, 240, 64),
-        "full": (16, Data(train=10_000, test=2000), 6, 600, 128),
+        "full": (16, Data(train=10_000, test=2000, pool=2), 6, 400, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]
     return Subject("VGG", Network("vgg", options=(("width", width),)), data, seeds, steps, batch)
@@ -36,7 +36,7 @@ def mlp(preset: str, *, depth: int = 8, activation: str = "relu", steps: int | N
     width, data, seeds, default, batch = {
         "smoke": (16, Data(train=320, test=200, pool=4), 3, 12, 32),
         "quick": (32, Data(train=5000, test=1000, pool=2), 10, 200, 64),
-        "full": (100, Data(train=10_000, test=2000), 10, 1000, 128),
+        "full": (100, Data(train=10_000, test=2000, pool=2), 10, 600, 64),
         "paper": (100, Data(train=10_000, test=2000), 20, 5000, 128),
     }[preset]
     return Subject(
@@ -55,7 +55,7 @@ def deep_linear(preset: str) -> Subject:
     depth, seeds, steps = {
         "smoke": (5, 3, 12),
         "quick": (25, 10, 500),
-        "full": (25, 10, 10_000),
+        "full": (25, 10, 5000),
         "paper": (25, 20, 10_000),
     }[preset]
     return Subject(
