@@ -1,5 +1,6 @@
 """Runs made up to measure: what a claim says of them is known beforehand."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,16 @@ from scipy import stats
 
 from xhat.landscape.recording import QUANTILES
 from xhat.study.claim import Claim, Context
-from xhat.study.result import ClaimResult
+from xhat.study.result import ClaimResult, Effect
 from xhat.study.spec import Member, Network, TrainSpec, describe, run_key
 from xhat.study.store import Arrays, Run
+from xhat.study.subjects import users
 
 CHANCE = float(np.log(10))
 UNITS = 4
+NAN = math.nan
+S, C, I = "supported", "contradicted", "inconclusive"  # noqa: E741
+USERS = Context("quick", user=users("quick", "net:make", "net:data"))
 
 
 @dataclass(frozen=True)
@@ -135,3 +140,42 @@ def _measures(spec: TrainSpec, members: list[Fate]) -> Arrays:
             for name in found[0][0]
         }
     return arrays
+
+
+def shaken(member: Member, by: float = 0.02) -> float:
+    """Return a factor close to 1 that differs from seed to seed."""
+    return 1 + by * math.sin(10 * member.seed + 1)
+
+
+def primary(result: ClaimResult) -> dict[str, Effect]:
+    """Return the effects that decide, by name."""
+    return {effect.name: effect for effect in result.effects if effect.primary}
+
+
+# --- fates that every claim must bear
+
+
+def drifting(network: Network, member: Member) -> Callable[[int], float]:
+    pace = 0.01 * shaken(member) * (1 + member.lr) * (1 + 0.1 * len(network.norm))
+    return lambda step: pace * step
+
+
+def all_train(network: Network, member: Member) -> Fate:
+    return Fate(final=0.3 * shaken(member) + 0.01 * member.lr, mean=drifting(network, member))
+
+
+def none_trains(network: Network, member: Member) -> Fate:
+    final = CHANCE * (1 + 0.001 * shaken(member) / (1 + member.lr))
+    gradient = float(network.norm == "batch")
+    return Fate(final, accuracy=0.1, rough=0.0, gradient=gradient, mean=drifting(network, member))
+
+
+def none_is_finite(network: Network, member: Member) -> Fate:
+    return Fate(NAN, 0.1, NAN, NAN, lambda step: NAN)
+
+
+def only_bn_trains(network: Network, member: Member) -> Fate:
+    return (all_train if network.norm == "batch" else none_is_finite)(network, member)
+
+
+OUTCOMES = {fates.__name__: fates for fates in (all_train, none_trains, none_is_finite, only_bn_trains)}

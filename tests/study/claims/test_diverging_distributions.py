@@ -1,0 +1,154 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from xhat.study.claims import CLAIMS
+from xhat.study.claims.diverging_distributions import ABOVE, CONVERGES, EDGE
+from xhat.study.result import ClaimResult
+from xhat.study.spec import Member, Network
+
+from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, all_train, judged, primary, shaken
+from .test_larger_lr import train_up_to
+
+
+def condition(network: Network, member: Member) -> str:
+    """Name the condition that a recorded run belongs to; rates up to 0.4 train without BN, to 3.2 with it."""
+    if dict(network.options).get("activation") == "sigmoid":
+        return "sigmoid"
+    return f"{network.norm}, lr {member.lr:g}"
+
+
+# By condition the drift and the final loss, whose ranks are not connected. The sigmoid net is collapsed.
+UNRELATED = {
+    "sigmoid": (1e-4, CHANCE),
+    "none, lr 0.1": (0.004, 0.7),
+    "none, lr 0.4": (0.006, 0.6),
+    "none, lr 0.5": (0.005, 0.9),
+    "none, lr 0.8": (0.009, 0.4),  # one step above the largest
+    "none+noise, lr 0.1": (0.007, 0.8),
+    "batch, lr 0.1": (0.003, 0.2),
+    "batch, lr 6.4": (0.008, 0.5),
+    "batch+noise, lr 0.1": (0.002, 0.3),
+}
+LOSSES = sorted(loss for _, loss in UNRELATED.values())
+RELATED = {name: (0.001 * (1 + LOSSES.index(loss)), loss) for name, (_, loss) in UNRELATED.items()}
+
+
+def moving(conditions: dict[str, tuple[float, float]], *, period: bool, gone: str = "") -> Fates:
+    """Means drift in every condition; in the one above the largest rate they swing too, or wander."""
+
+    def wave(step: int) -> float:
+        return 0.01 * (-1) ** step if period else 0.02 * math.sin(step / 10)
+
+    def fates(network: Network, member: Member) -> Fate:
+        name = condition(network, member)
+        drift, loss = conditions[name]
+        if name == gone:
+            return Fate(final=NAN, mean=lambda step: NAN if step > 60 else 0.0)
+        drift *= shaken(member)
+        swings = name == "none, lr 0.8"
+        return Fate(final=loss, mean=lambda step: drift * step + swings * wave(step))
+
+    return fates
+
+
+def diverging(fates: Fates) -> ClaimResult:
+    return judged(CLAIMS["diverging-distributions"], fates, unrecorded=train_up_to(0.4, 3.2))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "period", "verdicts", "verdict"),
+    [
+        (UNRELATED, True, [S, S, S], S),
+        (RELATED, False, [C, C, C], C),
+        (UNRELATED, False, [S, C, S], I),
+        (RELATED, True, [C, S, C], I),
+    ],
+)
+def test_diverging_distributions(conditions, period, verdicts, verdict):
+    result = diverging(moving(conditions, period=period))
+    effects = primary(result)
+    assert [effect.verdict for effect in effects.values()] == verdicts
+    assert result.verdict == verdict
+    assert {effect.seeds for effect in effects.values()} == {10}
+    for asked, words in zip(verdicts[:2], result.found[-3:-1], strict=True):
+        assert {S: "? Yes: ", C: "? No: "}[asked] in words
+    assert {S: "inside the margin", C: "outside the margin"}[verdicts[2]] in result.found[-1]
+
+
+def test_diverging_distributions_says_what_was_measured():
+    result = diverging(moving(UNRELATED, period=True))
+    stabler, period, _ = primary(result).values()
+    # the least drift of the others is 0.002 of a standard deviation a step, that of the collapsed 0.0001
+    assert stabler.estimate == pytest.approx(20.0, rel=0.1)
+    assert period.estimate == pytest.approx(2.0, rel=0.1)
+    assert ABOVE in period.name
+    assert "“plain sigmoid, lr 0.1”" in result.found[0]
+    assert any("loss at chance, in: plain sigmoid, lr 0.1." in words for words in result.found)
+    (table, _) = result.tables
+    assert {row[0] for row in table.rows} >= {CONVERGES, EDGE, ABOVE}
+    assert [row[2] for row in table.rows if "sigmoid" in row[0]] == [10]  # collapsed
+
+
+@pytest.mark.parametrize("gone", ["none, lr 0.5", "none, lr 0.8"])
+def test_diverging_distributions_counts_networks_that_became_infinite(gone):
+    result = diverging(moving(UNRELATED, period=True, gone=gone))
+    assert any("10 of 90 networks became infinite" in words for words in result.found)
+    stabler, period, related = primary(result).values()
+    assert (stabler.verdict, related.seeds) == (S, 10)
+    assert (period.seeds, period.verdict) == ((0, I) if gone == "none, lr 0.8" else (10, S))
+
+
+def test_diverging_distributions_with_a_pair_of_seeds_that_disagree_is_undecided():
+    def fates(network: Network, member: Member) -> Fate:
+        return moving(RELATED if member.seed % 2 else UNRELATED, period=bool(member.seed % 2))(
+            network, member
+        )
+
+    assert {effect.verdict for effect in primary(diverging(fates)).values()} == {I}
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        0.0,
+        NAN,
+    ],
+)
+def test_diverging_distributions_where_nothing_moves_or_all_is_gone(drift):
+    def fates(network: Network, member: Member) -> Fate:
+        return Fate(final=CHANCE if drift == 0.0 else NAN, mean=lambda step: drift * step)
+
+    result = diverging(fates)
+    # networks that stand still do not oscillate: the one hypothesis that is decided then
+    assert result.verdict == (C if drift == 0.0 else I)
+    assert bool(result.figures) == (drift == 0.0)
+
+
+def test_diverging_distributions_on_a_users_network():
+    drifts = {("none", 0.1): 0.004, ("none", 0.5): 1e-4, ("none", 5.0): 0.006}
+
+    def fates(network: Network, member: Member) -> Fate:
+        drift = drifts.get((network.norm, member.lr), 0.005 * member.lr) * shaken(member)
+        return Fate(
+            final=CHANCE if drift < 1e-3 and network.norm == "none" else 0.5, mean=lambda s: drift * s
+        )
+
+    result = judged(CLAIMS["diverging-distributions"], fates, USERS)
+    stabler, period, _ = primary(result).values()
+    assert (stabler.verdict, stabler.seeds) == (S, 4)
+    assert (period.verdict, period.seeds) == (I, 0)  # no condition just above the largest rate
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [10, 48, 60],
+)
+def test_few_steps_of_a_users_network_are_enough_for_the_distributions(steps):
+    result = judged(
+        CLAIMS["diverging-distributions"],
+        all_train,
+        replace(USERS, steps=steps),
+    )
+    assert result.verdict in (S, C, I)
