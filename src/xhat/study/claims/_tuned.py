@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from xhat.study.claim import Subject
-from xhat.study.curves import spaced
 from xhat.study.measures import Evaluate
 from xhat.study.outcome import Outcome, Training, outcomes, specs
 from xhat.study.spec import Member, Network, TrainSpec
@@ -14,7 +13,8 @@ from xhat.study.store import Run
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 TUNING_SEEDS = 2  # of a larger network, whose every run is dear; of an ensemble all seeds run at all rates
-EVALUATIONS = 12  # points of the test curve
+EVALUATIONS = 14  # points of the test curve, each a fixed factor after the one before it
+FIRST = 30  # the first stands at this part of the steps: whoever is fast is told apart early
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,15 @@ Tuning = Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[str, Tuned], t
 
 def standard(subject: Subject) -> Training:
     """Return how every claim trains whose runs others can use too: with test accuracy along the way."""
-    at = (*spaced(subject.steps, EVALUATIONS)[1:], subject.steps)
     return Training(
-        subject.data, subject.steps, subject.batch_size, measures=(Evaluate(tuple(dict.fromkeys(at))),)
+        subject.data, subject.steps, subject.batch_size, measures=(Evaluate(evaluated(subject.steps)),)
     )
+
+
+def evaluated(steps: int) -> tuple[int, ...]:
+    """Return when test accuracy is measured: geometrically spaced, up to the end of ``steps``."""
+    at = np.geomspace(max(1, steps // FIRST), steps, EVALUATIONS).round()
+    return tuple(int(step) for step in np.unique(at))
 
 
 def tuned(
