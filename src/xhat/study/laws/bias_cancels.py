@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     SIZES,
     TOLERANCE,
@@ -55,7 +56,7 @@ def check(seed: int = 0) -> LawResult:
     rows = (
         ("train mode", largest(outputs)),
         ("eval mode, bias just added", float(evaluated.share[0])),
-        (f"eval mode, after {PASSES} passes in train mode", float(evaluated.share[-1])),
+        (say("eval mode, after {passes} passes in train mode", passes=PASSES), float(evaluated.share[-1])),
         ("eval mode, bias added to running_mean by hand", evaluated.absorbed),
     )
     return LawResult(
@@ -133,10 +134,16 @@ def _figure(evaluated: _Eval) -> Figure:
     return Figure(
         id="bias-cancels-eval",
         title="In eval mode a new bias fades as running_mean takes it in",
-        caption="Change of the eval output after a bias is added, as a share of its first value, over "
-        f"passes in train mode with momentum {MOMENTUM:g}. Points are measured, the line is the formula. "
-        "In train mode the change is 0 at every pass.",
-        alt="The measured points follow a straight line on a logarithmic axis, from 1 down to below 1e-8 "
-        f"after {PASSES} passes.",
+        caption=say(
+            "Change of the eval output after a bias is added, as a share of its first value, over passes in "
+            "train mode with momentum {momentum:g}. Points are measured, the line is the formula. In train "
+            "mode the change is 0 at every pass.",
+            momentum=MOMENTUM,
+        ),
+        alt=say(
+            "The measured points follow a straight line on a logarithmic axis, from 1 down to below 1e-8 "
+            "after {passes} passes.",
+            passes=PASSES,
+        ),
         panels=(Panel("Share left", *axes, curves),),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, optim
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     SIZES,
     TOLERANCE,
@@ -54,7 +55,11 @@ def check(seed: int = 0) -> LawResult:
     y = case(rng, 64, features=4, decades=1.0).y
     losses = {name: _train(y, make) for name, make in OPTIMISERS.items()}
     trained: list[LawCheck] = [
-        law_check(f"{name} reaches the moments: last loss / first loss", float(path[-1] / path[0]), TRAINED)
+        law_check(
+            say("{method} reaches the moments: last loss / first loss", method=name),
+            float(path[-1] / path[0]),
+            TRAINED,
+        )
         for name, path in losses.items()
     ]
     return LawResult(
@@ -70,9 +75,13 @@ def check(seed: int = 0) -> LawResult:
             *trained,
         ),
         figures=(_figure(losses),),
-        note=f"Training starts at γ = 1, β = 0 and asks for mean {MEAN:g} and standard deviation {STD:g}, by "
-        f"the loss (mean − {MEAN:g})² + (std − {STD:g})² summed over four features. The learning rate falls "
-        "linearly to 0, because a method with steps of fixed length would circle around the target.",
+        note=say(
+            "Training starts at γ = 1, β = 0 and asks for mean {mean:g} and standard deviation {std:g}, by the "
+            "loss (mean − {mean:g})² + (std − {std:g})² summed over four features. The learning rate falls "
+            "linearly to 0, because a method with steps of fixed length would circle around the target.",
+            mean=MEAN,
+            std=STD,
+        ),
     )
 
 
@@ -116,10 +125,23 @@ def _figure(losses: dict[str, Tensor]) -> Figure:
     return Figure(
         id="gradients-optimisers",
         title="Five gradient methods train γ and β",
-        caption="Distance of the batch's mean and standard deviation from those asked for, over the "
-        f"steps of each method; lower is closer. Values below {FLOOR:g} are drawn there. The methods use "
-        "different learning rates, so their order means nothing.",
-        alt="Five curves on a logarithmic axis fall from about 32 by at least four powers of ten in "
-        f"{STEPS} steps: SGD, momentum, RMSprop, Adadelta and Adam.",
-        panels=(Panel("Loss", Axis("step"), Axis("(mean − 2)² + (std − 3)²", log=True), curves),),
+        caption=say(
+            "Distance of the batch's mean and standard deviation from those asked for, over the steps of each "
+            "method; lower is closer. Values below {floor:g} are drawn there. The methods use different "
+            "learning rates, so their order means nothing.",
+            floor=FLOOR,
+        ),
+        alt=say(
+            "Five curves on a logarithmic axis fall from about 32 by at least four powers of ten in {steps} "
+            "steps: SGD, momentum, RMSprop, Adadelta and Adam.",
+            steps=STEPS,
+        ),
+        panels=(
+            Panel(
+                "Loss",
+                Axis("step"),
+                Axis(say("(mean − {mean:g})² + (std − {std:g})²", mean=MEAN, std=STD), log=True),
+                curves,
+            ),
+        ),
     )

@@ -9,6 +9,7 @@ Source: [IS] Ioffe & Szegedy 2015, arXiv 1502.03167, section 3.1 and Alg. 2.
 import torch
 from torch import Tensor, nn
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     SIZES,
     TOLERANCE,
@@ -148,9 +149,11 @@ def _figure(biased: Tensor, unbiased: Tensor) -> Figure:
     return Figure(
         id="inference-bias",
         title="Why eval mode needs m/(m−1)",
-        caption="Mean of the batch variance over all possible batches drawn from a population of "
-        f"{POPULATION} values, divided by the population's variance. All batches are enumerated, so there "
-        "are no bands.",
+        caption=say(
+            "Mean of the batch variance over all possible batches drawn from a population of {count} values, "
+            "divided by the population's variance. All batches are enumerated, so there are no bands.",
+            count=POPULATION,
+        ),
         alt="The biased variance rises from one half at m = 2 to seven eighths at m = 8 along (m−1)/m; the "
         "unbiased one is 1 at every m.",
         panels=(Panel("Mean batch variance", Axis("batch size m"), Axis("share of σ²"), curves),),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     TOLERANCE,
     ZERO_EPS,
@@ -109,8 +110,12 @@ def _figure(errors: list[_Errors]) -> Figure:
     return Figure(
         id="lipschitz-forms",
         title="The last term of Theorem 4.1 has 1/m",
-        caption=f"Median error of the two forms over {CASES} random cases by batch size; bands hold 90% "
-        f"of the cases. The form with 1/m is exact up to rounding; errors below {FLOOR:g} are drawn there.",
+        caption=say(
+            "Median error of the two forms over {cases} random cases by batch size; bands hold 90% of the "
+            "cases. The form with 1/m is exact up to rounding; errors below {floor:g} are drawn there.",
+            cases=CASES,
+            floor=FLOOR,
+        ),
         alt="Two bands far apart on a logarithmic axis: the form with 1/m near 1e-16 at every batch "
         "size, the printed form many powers of ten above it.",
         panels=(Panel("Relative error over m", *axes, tuple(curves)),),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     NOTES_EPS,
     TOLERANCE,
@@ -50,7 +51,9 @@ def check(seed: int = 0) -> LawResult:
             one.append(_errors(rng, m, 10 ** uniform(rng, -4, 4, 1, 1)))
             per_unit.append(_errors(rng, m, 10 ** uniform(rng, -4, 4, 4, 1)))
     checks = [
-        law_check(f"{law}, {factor}", largest([error[i] for error in errors]), TOLERANCE)
+        law_check(
+            say("{law}, {factor}", law=law, factor=factor), largest([error[i] for error in errors]), TOLERANCE
+        )
         for factor, errors in (("one factor", one), ("a factor per unit", per_unit))
         for i, law in enumerate(EXACT)
     ]
@@ -116,17 +119,19 @@ def _growth(rng: torch.Generator) -> tuple[Figure, list[LawCheck]]:
         # Rounding is relative to the output, not to its error: below r = 1e-8 their ratio loses its digits.
         leading = (r > 1e-8) & (r < SMALL)
         checks += [
-            law_check(f"error is 1 − (1+r)^(−1/2), {name}", worst(measured, predicted), TOLERANCE),
             law_check(
-                f"error is r/2 for 1e-8 < r < {SMALL:g}, {name}",
+                say("error is 1 − (1+r)^(−1/2), {eps}", eps=name), worst(measured, predicted), TOLERANCE
+            ),
+            law_check(
+                say("error is r/2 for 1e-8 < r < {end:g}, {eps}", end=SMALL, eps=name),
                 worst(2 * measured[leading], r[leading], r[leading]),
                 0.75 * SMALL,
             ),
         ]
         curves += [
-            Curve(f"measured, {name}", name, points(a), points(measured), mode="markers"),
-            Curve(f"1 − (1+r)^(−1/2), {name}", name, points(a), points(predicted)),
-            Curve(f"r/2, {name}", name, points(a[r < 2]), points(r[r < 2] / 2), dashed=True),
+            Curve(say("measured, {eps}", eps=name), name, points(a), points(measured), mode="markers"),
+            Curve(say("1 − (1+r)^(−1/2), {eps}", eps=name), name, points(a), points(predicted)),
+            Curve(say("r/2, {eps}", eps=name), name, points(a[r < 2]), points(r[r < 2] / 2), dashed=True),
         ]
     axes = Axis("factor a of the weights", log=True), Axis("relative error of BN(aWu)", log=True)
     figure = Figure(

@@ -6,6 +6,7 @@ Source: lecture notes, section 3.2 (ε = 1e-8); [IS] Ioffe & Szegedy 2015, arXiv
 
 import torch
 
+from xhat.lang import say
 from xhat.study.laws._cases import (
     NOTES_EPS,
     SIZES,
@@ -42,9 +43,9 @@ def check(seed: int = 0) -> LawResult:
             variances.append(worst(variance, expected, expected))
             values.append(worst(out, standardized(y, eps)))
         checks += [
-            law_check(f"batch mean is 0, {name}", largest(means), TOLERANCE),
-            law_check(f"biased variance is σ²/(σ²+ε), {name}", largest(variances), TOLERANCE),
-            law_check(f"values are (y−μ)/√(σ²+ε), {name}", largest(values), TOLERANCE),
+            law_check(say("batch mean is 0, {eps}", eps=name), largest(means), TOLERANCE),
+            law_check(say("biased variance is σ²/(σ²+ε), {eps}", eps=name), largest(variances), TOLERANCE),
+            law_check(say("values are (y−μ)/√(σ²+ε), {eps}", eps=name), largest(values), TOLERANCE),
         ]
     # Sums of small integers are exact, so σ² is exactly 0 here.
     constant = torch.full((8, 1), 3.0, dtype=torch.float64)
@@ -74,8 +75,8 @@ def _figure(rng: torch.Generator) -> Figure:
         measured = moments(batch_norm(y, eps=eps))[1]
         line = points(variance / (variance + eps))
         curves += [
-            Curve(f"σ²/(σ²+ε), {name}", name, points(variance), line),
-            Curve(f"measured, {name}", name, points(variance), points(measured), mode="markers"),
+            Curve(say("σ²/(σ²+ε), {eps}", eps=name), name, points(variance), line),
+            Curve(say("measured, {eps}", eps=name), name, points(variance), points(measured), mode="markers"),
         ]
     axes = Axis("biased variance σ² of the input", log=True), Axis("biased variance of the output")
     return Figure(
