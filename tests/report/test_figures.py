@@ -7,8 +7,9 @@ from dataclasses import replace
 import plotly.graph_objects as go
 import pytest
 
+from xhat.report._heat import edges
 from xhat.report.figures import to_plotly
-from xhat.study.result import Axis, Curve, Figure, Frame, Panel
+from xhat.study.result import Axis, Curve, Figure, Frame, Heat, Panel
 
 from .sample import IMAGE, LINK, SCRIPT, depths, drift, landscape, rates, scales
 
@@ -186,3 +187,25 @@ def test_an_empty_panel_is_still_a_panel():
     made = to_plotly(replace(landscape(), panels=(Panel("nothing", LINEAR, LOG, ()),)))
     assert made["data"] == []
     assert made["layout"]["yaxis"]["type"] == "log"
+
+
+def mapped(x: Axis = LOG, cells=((1.0, math.nan), (3.0, 4.0), (5.0, 6.0))) -> Figure:
+    heat = Heat("accuracy (%)", (0.1, 10.0), (1.0, 2.0, 3.0), cells, low=0, high=100)
+    return Figure("f", "title", "caption", "alt", (Panel("panel", x, LINEAR, (), heat),))
+
+
+def test_a_map_has_cells_around_its_grid_and_a_number_in_each():
+    made = to_plotly(mapped())
+    (trace,) = made["data"]
+    assert len(go.Figure(made).data) == 1
+    json.dumps(made, allow_nan=False)
+    assert trace["x"] == pytest.approx([0.01, 1.0, 100.0])
+    assert trace["y"] == pytest.approx([0.5, 1.5, 2.5, 3.5])
+    assert trace["z"] == [[1.0, None], [3.0, 4.0], [5.0, 6.0]]
+    assert trace["text"][2][0] == "y 0.1<br>x 3"
+    assert trace["texttemplate"]
+    assert (made["layout"]["coloraxis"]["cmin"], made["layout"]["coloraxis"]["cmax"]) == (0, 100)
+
+
+def test_a_map_of_one_cell_has_ends():
+    assert edges((1.0,), LINEAR) == pytest.approx([0.5, 1.5])

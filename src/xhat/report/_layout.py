@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from xhat.report._heat import colour_axis, edges
 from xhat.report._points import Json, floor_of, outline, points
 from xhat.report._words import short
 from xhat.study.result import Axis, Figure, Panel
@@ -28,6 +29,8 @@ def layout_of(figure: Figure, frames: Sequence[Sequence[Panel]]) -> Json:
         xs, ys = _extent(over)
         layout[f"xaxis{nth}"] = _axis(panel.x, xs, f"y{nth}", fixed=len(frames) > 1)
         layout[f"yaxis{nth}"] = _axis(panel.y, ys, f"x{nth}", fixed=len(frames) > 1)
+    if heats := [panel.heat for panel in panels if panel.heat]:
+        layout["coloraxis"] = colour_axis(heats[0])
     if figure.frames:
         labels = [text(frame.label) for frame in figure.frames]
         layout |= {"sliders": [_slider(text(figure.slider), labels)], "updatemenus": [_play()]}
@@ -44,6 +47,9 @@ def _extent(panels: Sequence[Panel]) -> tuple[list[float], list[float]]:
             for drawn in (points(curve, floor), outline(curve, floor)):
                 xs += [x for x in drawn["x"] if x is not None]
                 ys += [y for y in drawn["y"] if y is not None]
+        if panel.heat:
+            xs += edges(panel.heat.x, panel.x)
+            ys += edges(panel.heat.y, panel.y)
     return xs, ys
 
 

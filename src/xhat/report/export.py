@@ -9,7 +9,7 @@ import pandas as pd
 
 from xhat.errors import UsageError, unknown
 from xhat.report._files import replacing
-from xhat.study.result import Curve, Figure, Study
+from xhat.study.result import Curve, Figure, Panel, Study
 
 Format = Literal["csv", "parquet"]
 
@@ -124,8 +124,15 @@ def _drawn(figure: Figure) -> Iterator[tuple[str, str, Curve]]:
     frames = [(frame.label, frame.panels) for frame in figure.frames] or [("", figure.panels)]
     for label, panels in frames:
         for panel in panels:
-            for curve in panel.curves:
+            for curve in (*panel.curves, *_rows(panel)):
                 yield label, panel.title, curve
+
+
+def _rows(panel: Panel) -> Iterator[Curve]:
+    """Yield each row of a map as a curve of its numbers over x, named by its y."""
+    if panel.heat is not None:
+        for y, cells in zip(panel.heat.y, panel.heat.cells, strict=True):
+            yield Curve(f"{panel.heat.title}; {panel.y.title} = {y:g}", "", panel.heat.x, cells)
 
 
 def _points(curve: Curve) -> Iterator[tuple[float, ...]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xhat.report._heat import heat_map
 from xhat.report._layout import layout_of, text
 from xhat.report._points import Json, floor_of, outline, points
 from xhat.report._styles import Style, arms_of, panels_of, style
@@ -45,6 +46,8 @@ def to_plotly(figure: Figure, *, arms: Sequence[str] | None = None) -> Json:
     ]
     for trace, start in zip(data, drawn[0], strict=True):
         trace.update(start)
+    # A map has no slider: it stands outside the frames.
+    data += [heat_map(place, panel) for place, panel in enumerate(frames[0]) if panel.heat]
     layout = layout_of(figure, frames)
     return {"data": data, "layout": layout, "frames": _frames(drawn) if figure.frames else []}
 

@@ -37,13 +37,26 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """A number in every cell of a grid, shown by colour and written into the cell."""
+
+    title: str  # of the numbers, with their unit
+    x: tuple[float, ...]  # columns, ascending
+    y: tuple[float, ...]  # rows, ascending from below
+    cells: tuple[tuple[float, ...], ...]  # a row for every y
+    low: float  # ends of the colour scale; a figure's panels share them
+    high: float
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One pair of axes with its curves."""
+    """One pair of axes with its curves, or with a map in colours."""
 
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True)
