@@ -48,6 +48,15 @@ def evaluated(steps: int) -> tuple[int, ...]:
     return tuple(int(step) for step in np.unique(at))
 
 
+def accuracy_curve(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return test accuracy in per cent at the ``evaluated`` steps; NaN from where the run was given up."""
+    curve = np.full(len(evaluated(len(outcome.loss))), np.nan)
+    if "evaluate_accuracy" in outcome.run.arrays:  # else it was given up before the first
+        found = outcome.measured("evaluate", "accuracy")
+        curve[: len(found)] = 100 * found
+    return curve
+
+
 def tuned(
     subject: Subject,
     arms: Mapping[str, Network],
