@@ -10,6 +10,7 @@ import torch
 
 from xhat.data import callable_digest, load, load_callable
 from xhat.errors import ModelError, UsageError, unknown
+from xhat.lang import listed, say
 from xhat.study.claim import PRESETS, Claim, Context
 from xhat.study.claims import CLAIMS
 from xhat.study.laws import LAWS
@@ -78,15 +79,16 @@ def make_plan(
         _check_model(model_name, where)
     if data_name:
         load(data_name, folder=where)
-    words = [f"{len(chosen)} claims of the notes"] if claims is None else [c.text.id for c in chosen]
-    if laws:
-        words.append(f"{len(laws)} laws" if claims is None else ", ".join(laws))
+    words: list[str] = [c.text.id for c in chosen] + list(laws)
+    if claims is None:
+        words = [say("{count} claims of the notes", count=len(chosen))]
+        words += [say("{count} laws", count=len(laws))] if laws else []
     return Plan(
         context=Context(preset, user=user, data=None if user else data_name, seeds=seeds, steps=steps),
         claims=chosen,
         laws=laws,
         folder=where,
-        asked=f"Do these hold: {', '.join(words)}?",
+        asked=say("Do these hold: {what}?", what=listed(words, ", ")),
         subject=" on ".join(filter(None, (model_name, data_name))),
     )
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from xhat.lang import listed, say
+
 Verdict = Literal["supported", "contradicted", "inconclusive"]
 
 
@@ -232,10 +234,12 @@ def disagreement(effects: Sequence[Effect]) -> str:
     }
     open_ = [effect.name for effect in primary if effect.verdict == "inconclusive"]
     if open_ and not parts["contradicted"] and parts["supported"]:
-        return f"Left open by: {'; '.join(open_)}. The other parts are supported."
+        return say("Left open by: {parts}. The other parts are supported.", parts=listed(open_))
     if not (parts["supported"] and parts["contradicted"]):
         return ""
-    return (
+    return say(
         "The parts of this claim disagree, so that it is neither supported nor contradicted as a whole. "
-        f"Supported: {'; '.join(parts['supported'])}. Contradicted: {'; '.join(parts['contradicted'])}."
+        "Supported: {supported}. Contradicted: {contradicted}.",
+        supported=listed(parts["supported"]),
+        contradicted=listed(parts["contradicted"]),
     )

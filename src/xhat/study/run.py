@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from xhat.errors import XhatError
+from xhat.lang import listed, say
 from xhat.study.claim import Measurement
 from xhat.study.cost import cost
 from xhat.study.environment import environment
@@ -210,7 +211,8 @@ class _Director:
         except Exception as error:
             # A claim that cannot be judged must not take the others with it.
             case.failed = True
-            self.problems.append(f"{case.name} could not be judged: {type(error).__name__}: {error}")
+            what = f"{type(error).__name__}: {error}"
+            self.problems.append(say("{claim} could not be judged: {what}", claim=case.name, what=what))
             logger.error("%s could not be judged", case.name, exc_info=error)
 
     def _decide_laws(self, runs: Sequence[Run]) -> None:
@@ -246,12 +248,14 @@ class _Director:
         hit = [case for case in self.cases if key in case.waiting]
         for case in hit:
             case.failed = True
-        names = ", ".join(case.name for case in hit)
+        names = listed((case.name for case in hit), ", ")
         what = f"{type(error).__name__}: {error}"
         # Many runs of one network fail alike: the traceback is logged once.
         if not any(what in problem for problem in self.problems):
             logger.error("run %s failed", key, exc_info=error)
-            self.problems.append(f"run {key} of {names} failed: {what}")
+            self.problems.append(
+                say("run {key} of {claims} failed: {what}", key=key, claims=names, what=what)
+            )
 
     def _progress(self, shares: dict[int, float]) -> None:
         if self.listener is None:

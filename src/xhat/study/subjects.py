@@ -1,6 +1,7 @@
 """The study's own networks and data by preset: small where minutes count, the papers' sizes for ``paper``."""
 
 from xhat.errors import UsageError
+from xhat.lang import listed, say
 from xhat.study.claim import Subject
 from xhat.study.result import Table
 from xhat.study.spec import Data, Network
@@ -82,14 +83,19 @@ def subjects_table(*subjects: Subject) -> Table:
 def _network(subject: Subject) -> str:
     options = dict(subject.network.options)
     if subject.network.name == "vgg":
-        return f"VGG-like, 8 convolutions, {options['width']} channels at first"
+        return say("VGG-like, 8 convolutions, {width} channels at first", width=options["width"])
     if subject.network.name == "resnet":
         count = 6 * int(options["blocks"]) + 2
-        return f"ResNet of {count} layers, {options['width']} channels at first"
+        return say("ResNet of {count} layers, {width} channels at first", count=count, width=options["width"])
     if subject.network.name == "deep-linear":
-        return f"deep linear network, {options['depth']} layers of 10×10"
+        return say("deep linear network, {depth} layers of 10×10", depth=options["depth"])
     if subject.network.name == "mlp":
-        return f"MLP, {options['depth']} hidden {options['activation']} layers of {options['width']}"
+        return say(
+            "MLP, {depth} hidden {activation} layers of {width}",
+            depth=options["depth"],
+            activation=options["activation"],
+            width=options["width"],
+        )
     return subject.name
 
 
@@ -98,10 +104,10 @@ def _describe(data: Data) -> str:
         return "1,000 Gaussian inputs"
     words = [data.name]
     if data.train is not None:
-        words.append(f"up to {data.train} training and {data.test} test samples")
+        words.append(say("up to {train} training and {test} test samples", train=data.train, test=data.test))
     if data.pool > 1:
-        words.append(f"images pooled {data.pool}×{data.pool}")
-    return ", ".join(words)
+        words.append(say("images pooled {pool}×{pool}", pool=data.pool))
+    return listed(words, ", ")
 
 
 def users(preset: str, model: str, data: str) -> Subject:

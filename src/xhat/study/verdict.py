@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from xhat.lang import listed, say
 from xhat.study.result import Effect, Verdict
 
 CONFIDENCE = 0.95
@@ -56,7 +57,12 @@ def difference(
     mean, low, high = interval(values)
     verdict: Verdict = judge(low, high, threshold, rule) if len(values) >= MIN_PAIRS else "inconclusive"
     if len(values) < MIN_PAIRS:
-        note = f"{len(values)} pairs of runs could be compared; {MIN_PAIRS} are needed. {note}".strip()
+        few = say(
+            "{pairs} pairs of runs could be compared; {needed} are needed.",
+            pairs=len(values),
+            needed=MIN_PAIRS,
+        )
+        note = listed(filter(None, (few, note)), " ")
     return Effect(name, unit, mean, low, high, threshold, rule, len(values), verdict, primary, at_least, note)
 
 
