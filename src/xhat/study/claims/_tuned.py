@@ -1,7 +1,8 @@
 """Every arm trained at its own best learning rate of one grid: the runs that many claims share."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -64,6 +65,7 @@ def tuned(
     rates: Sequence[float] = RATES,
     training: Training | None = None,
     inits: Mapping[str, str] | None = None,
+    loss: Callable[[Outcome], float] = lambda outcome: outcome.final_loss,
 ) -> Tuning:
     """Train every arm at its best rate, by the mean final training loss; test accuracy stays unseen.
 
@@ -75,6 +77,7 @@ def tuned(
         rates: The grid, the same for all arms, ascending.
         training: ``standard(subject)`` by default.
         inits: By arm, an initialisation other than the subject's.
+        loss: Another training loss to choose by.
 
     Returns:
         The arms, and the keys of the runs they rest on.
@@ -93,7 +96,11 @@ def tuned(
     def of(arm: str, seeds: Sequence[int], rate: float) -> tuple[Outcome, ...]:
         return tuple(found[arms[arm], Member(seed, rate, init[arm])] for seed in seeds)
 
-    best = {arm: min(rates, key=lambda rate, arm=arm: _loss(of(arm, tuning, rate))) for arm in arms}  # type: ignore[misc]
+    def mean_loss(arm: str, rate: float) -> float:
+        mean = float(np.mean([loss(outcome) for outcome in of(arm, tuning, rate)]))
+        return mean if np.isfinite(mean) else np.inf
+
+    best = {arm: min(rates, key=partial(mean_loss, arm)) for arm in arms}
     rest = range(len(tuning), subject.seeds)
     if rest:
         wanted = [
@@ -113,8 +120,3 @@ def tuned(
         )
         for arm in arms
     }, tuple(dict.fromkeys(run.key for run in runs))
-
-
-def _loss(outcomes_: Sequence[Outcome]) -> float:
-    mean = float(np.mean([outcome.final_loss for outcome in outcomes_]))
-    return mean if np.isfinite(mean) else np.inf
