@@ -180,7 +180,7 @@ def test_a_claims_file_says_source_expectation_cost_and_command(name):
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_a_claims_words_are_whole(claim):
     for name, words in vars(claim.text).items():
-        assert words, name
+        assert words or name == "changes", name
         assert "  " not in words, name
     assert claim.text.threshold.lower().startswith(("supported", "three hypotheses"))
     assert re.search(r"\d", claim.text.threshold)

@@ -4,6 +4,7 @@ from xhat.study.claim import Claim
 from xhat.study.claims import (
     deep_saturating,
     diverging_distributions,
+    faster,
     init_insensitive,
     larger_lr,
     smoother_loss,
@@ -14,6 +15,7 @@ CLAIMS: dict[str, Claim] = {
     for claim in (
         smoother_loss.CLAIM,
         larger_lr.CLAIM,
+        faster.CLAIM,
         deep_saturating.CLAIM,
         init_insensitive.CLAIM,
         diverging_distributions.CLAIM,

@@ -1,0 +1,153 @@
+"""faster: with BN training is much faster, and works well.
+
+Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 4.2.2 and figure 3. Expected there: Inception
+reaches 72.2% after 31.0 million steps, with BN and five times the rate after 2.1 million.
+Cost on 2 cores: quick about 3 minutes, full about 30; most of it is shared with other claims.
+Command: xhat study --claims faster
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from xhat.lang import listed, say
+from xhat.study.claim import Claim, Context, Measurement, Subject, together
+from xhat.study.claims._faster_figures import figure, table, words
+from xhat.study.claims._speed import BELOW, best, steps_of
+from xhat.study.claims._tuned import Tuned, evaluated, tuned
+from xhat.study.curves import ARM_NAMES
+from xhat.study.result import ClaimResult, ClaimText, Effect, overall
+from xhat.study.spec import Network
+from xhat.study.subjects import mlp, resnet, subjects_table, vgg
+from xhat.study.verdict import difference, ratio
+
+# Committed before the first run.
+FASTER = 2.0  # times as many steps without BN to the same test accuracy
+BETTER = 0.0  # points of best test accuracy
+# BELOW in _speed.py, 1 point: how far below the plain network's best accuracy the target lies.
+
+TEXT = ClaimText(
+    id="faster",
+    title="Batch norm makes training much faster, and works well",
+    says="BN greatly raises the speed of training, makes training easier, and works well.",
+    measured=(
+        "Each arm at its own best learning rate of one grid, by training loss. The target of a seed is the "
+        f"plain network's best test accuracy less {BELOW:g} point; the effect is the ratio of the steps "
+        "without and with BN until test accuracy first reaches it, interpolated between measurements. A "
+        "network that never reaches it counts as taking twice the budget. Then the best test accuracy of "
+        "both. Group norm (VGG) and layer norm (MLP) stand beside, outside the verdict; so do seconds."
+    ),
+    threshold=(
+        f"Supported if the ratio of steps lies above {FASTER:g} and BN's best accuracy above the plain "
+        f"network's (difference above {BETTER:g} points) on each network, each with the whole 95% interval."
+    ),
+    does_not_show=(
+        "How it is with schedules, momentum or Adam. Accuracy is measured in evaluation mode, where BN uses "
+        "running averages that lag behind in the first steps: that counts against BN. The best of several "
+        "measurements lies a little above what a network keeps, in all arms alike. Seconds hang on the "
+        "machine and on what else it does."
+    ),
+    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.2, fig. 3.",
+    expected="[IS]: 31.0 million steps to 72.2% without BN, 2.1 million with BN and five times the rate.",
+    cost="quick: about 3 minutes; full: about 30 minutes; most of it is shared with other claims",
+)
+
+BESIDE = {"vgg": "group", "mlp": "layer"}  # another normalisation, by network
+
+
+def measure(context: Context) -> Measurement:
+    """Train every arm at its own best rate and see when it reaches the plain network's accuracy."""
+    subjects = context.subjects(*(make(context.preset) for make in (vgg, resnet, mlp)))
+    trained = yield from together(*(tuned(subject, _networks(subject)) for subject in subjects))
+    effects: list[Effect] = []
+    for subject, (arms, _) in zip(subjects, trained, strict=True):
+        for arm in arms:
+            if arm != "none":
+                effects += _effects(subject, arms, arm)
+    pairs = [(subject, arms) for subject, (arms, _) in zip(subjects, trained, strict=True)]
+    return ClaimResult(
+        TEXT,
+        overall(effects),
+        tuple(sentence for subject, arms in pairs for sentence in words(subject, arms)),
+        tuple(effects),
+        (figure(pairs),),
+        (*(table(subject, arms) for subject, arms in pairs), subjects_table(*subjects)),
+        runs=tuple(dict.fromkeys(key for _, keys in trained for key in keys)),
+    )
+
+
+def _networks(subject: Subject) -> Mapping[str, Network]:
+    norms = ["none", "batch"]
+    if not subject.is_users:
+        norms += [norm for name, norm in BESIDE.items() if name == subject.network.name]
+    return {norm: subject.network.with_norm(norm) for norm in norms}
+
+
+def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effect]:
+    """Compare pair by pair; what is not known never speaks for the normalised network.
+
+    A plain network that does not train sets no target. Where it stands on its target at the first
+    measurement already, its steps are known only from above.
+    """
+    first = evaluated(subject.steps)[0]
+    steps = {name: steps_of(arms, name) for name in ("none", arm)}
+    known = np.array([plain.trains for plain in arms["none"].outcomes]) & (steps["none"] > first)
+    never = ~np.isfinite(steps[arm])
+    taken = np.where(never, 2 * subject.steps, steps[arm])
+    with np.errstate(invalid="ignore"):
+        logs = np.log(steps["none"]) - np.log(taken)
+    per_step = [
+        math.log(plain.seconds / other.seconds)
+        for plain, other in zip(arms["none"].outcomes, arms[arm].outcomes, strict=True)
+    ]
+    notes = []
+    if not known.all():
+        notes.append(
+            say(
+                "{count} seeds left out: plain does not train, or is at its target when first measured",
+                count=int((~known).sum()),
+            )
+        )
+    if (never & known).any():
+        notes.append(
+            say(
+                "{count} seeds of {arm} never reach the target and count as twice the budget",
+                count=int((never & known).sum()),
+                arm=ARM_NAMES[arm],
+            )
+        )
+    unit = say("ratio, none / {arm}", arm=arm)
+    at_least = bool((steps[arm][known] <= first).any())
+    return [
+        ratio(
+            say("steps to the plain network's accuracy, {network}", network=subject.name),
+            unit,
+            list(logs[known]),
+            threshold=FASTER,
+            primary=arm == "batch",
+            at_least=at_least,
+            note=listed(notes),
+        ),
+        difference(
+            say("best test accuracy, {network}", network=subject.name),
+            say("points, {arm} − none", arm=arm),
+            [
+                best(other) - best(plain)
+                for plain, other in zip(arms["none"].outcomes, arms[arm].outcomes, strict=True)
+            ],
+            threshold=BETTER,
+            primary=arm == "batch",
+        ),
+        ratio(
+            say("seconds to the plain network's accuracy, {network}", network=subject.name),
+            unit,
+            list((logs + per_step)[known]),
+            threshold=1.0,
+            primary=False,
+            at_least=at_least,
+        ),
+    ]
+
+
+CLAIM = Claim(TEXT, measure, takes_networks=True)
