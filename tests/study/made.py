@@ -10,6 +10,7 @@ from scipy import stats
 
 from xhat.landscape.recording import QUANTILES
 from xhat.study.claim import Claim, Context
+from xhat.study.measures.linear_part import LEVELS
 from xhat.study.result import ClaimResult, Effect
 from xhat.study.spec import Member, Network, TrainSpec, describe, run_key
 from xhat.study.store import Arrays, Run
@@ -43,8 +44,28 @@ def _evaluated(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
     return found | ({"train_accuracy": fate.accuracy, "train_loss": fate.final} if measure.train else {})
 
 
+def _rescaled(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    cases = np.full(len(measure.factors) + len(measure.spreads), 1e-3) + 0 * fate.final
+    return {"output": cases, "stale": 1e3 * cases, "gradient": -cases, "cosine": 1 - cases}
+
+
+def _weighed(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    layers = np.ones(2) + 0 * fate.final
+    return {"norm": 3 * layers, "gamma": layers, "moved": 0.1 * layers}
+
+
+def _linear(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    share = np.full(2, 0.5) + 0 * fate.final
+    return {"share": share, "quantile": share[:, None] * stats.norm.ppf(LEVELS)}
+
+
 # By kind, what a measure finds for one member with this fate at a step: a value or an array by name.
-MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {"evaluate": _evaluated}
+MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {
+    "evaluate": _evaluated,
+    "rescale": _rescaled,
+    "weight_norms": _weighed,
+    "linear_part": _linear,
+}
 
 
 def judged(
