@@ -4,11 +4,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xhat.lang import say
 from xhat.study.claims._drift import STILL, Movement
 from xhat.study.curves import mean_curve
 from xhat.study.result import Axis, Curve, Figure, Frame, Panel
 
 LEVELS = {15: "15th percentile", 50: "median", 85: "85th percentile"}
+TITLES = {  # of the places in ``Watched``
+    "before normalisation": "Before normalisation",
+    "after normalisation": "After normalisation",
+    "at the next layer's input": "At the next layer's input",
+}
 MAX_FRAMES = 24
 
 
@@ -56,7 +62,7 @@ def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
     axes = Axis("training step"), Axis("drift (standard deviations)", log=True)
     panels = tuple(
         Panel(
-            place[0].upper() + place[1:],
+            TITLES.get(place, place),
             *axes,
             tuple(
                 mean_curve(
@@ -69,14 +75,15 @@ def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
                 for name, movements in shown.items()
             ),
         )
-        for place in (watched or ("inputs of the layers",))
+        for place in (watched or ("Inputs of the layers",))
     )
     return Figure(
         id="diverging-drift",
         title="Drift of the distributions over training",
-        caption=(
+        caption=say(
             "Wasserstein-1 distance between neighbouring records over the pooled standard deviation, mean over "
-            f"the layers; geometric mean over seeds, bands: 95% intervals. {STILL:g}: no movement."
+            "the layers; geometric mean over seeds, bands: 95% intervals. {still:g}: no movement.",
+            still=STILL,
         ),
         alt="Drift against training step, one curve a condition.",
         panels=panels,
@@ -127,10 +134,10 @@ def _slider(shown: Mapping[str, list[Movement]]) -> Figure:
     )
     frames = tuple(
         Frame(
-            f"{first.steps[index]:.0f}",
+            say("{step:.0f}", step=float(first.steps[index])),
             tuple(
                 Panel(
-                    f"Input of {layers[place]}",
+                    say("Input of {layer}", layer=layers[place]),
                     Axis("value"),
                     Axis("share of values below"),
                     tuple(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.claims._best import Arm, best_rate
 from xhat.study.curves import mean_curve
@@ -156,7 +157,7 @@ def _effects(activation: str, depth: int, trained: Trained, seeds: int, *, prima
         )
     return [
         difference(
-            f"test accuracy, {activation}, {depth} layers",
+            say("test accuracy, {activation}, {depth} layers", activation=activation, depth=depth),
             "points, batch − best plain",
             list(gain),
             threshold=POINTS,
@@ -164,7 +165,11 @@ def _effects(activation: str, depth: int, trained: Trained, seeds: int, *, prima
             note=_edges(activation, trained, seeds),
         ),
         ratio(
-            f"gradient of first / last layer, {activation}, {depth} layers",
+            say(
+                "gradient of first / last layer, {activation}, {depth} layers",
+                activation=activation,
+                depth=depth,
+            ),
             "ratio, batch / none (Xavier)",
             list(gradient),
             threshold=GRADIENT,
@@ -182,7 +187,7 @@ def _edges(activation: str, trained: Trained, seeds: int) -> str:
         if (rate := _best(trained, arm, seeds)) in ends
         and any(trained[arm, Member(seed, rate, arm[1])].trains for seed in range(seeds))
     ]
-    return f"best rate at the grid's end: {', '.join(found)}" if found else ""
+    return say("best rate at the grid's end: {arms}", arms=listed(found, ", ")) if found else ""
 
 
 def _figure(activation: str, by_depth: Mapping[int, Trained], seeds: int) -> Figure:
@@ -196,14 +201,18 @@ def _figure(activation: str, by_depth: Mapping[int, Trained], seeds: int) -> Fig
     axis = Axis("hidden layers")
     return Figure(
         id=f"deep-saturating-{activation}",
-        title=f"Depth and {activation}",
-        caption=(
-            f"Left: mean test accuracy over {seeds} seeds at each arm's best learning rate. Right: norm of "
-            "the first hidden layer's gradient over the last's, at the start (1: nothing vanishes; geometric "
-            "mean). Bands: 95% intervals."
+        title=say("Depth and {activation}", activation=activation),
+        caption=say(
+            "Left: mean test accuracy over {seeds} seeds at each arm's best learning rate. Right: norm of the "
+            "first hidden layer's gradient over the last's, at the start (1: nothing vanishes; geometric mean). "
+            "Bands: 95% intervals.",
+            seeds=seeds,
         ),
-        alt=f"Accuracy and gradient ratio against depth with {activation}. "
-        + _words(activation, int(max(depths)), by_depth[int(max(depths))], seeds),
+        alt=say(
+            "Accuracy and gradient ratio against depth with {activation}. {found}",
+            activation=activation,
+            found=_words(activation, int(max(depths)), by_depth[int(max(depths))], seeds),
+        ),
         panels=(
             Panel("Accuracy", axis, Axis("test accuracy (%)"), tuple(accuracy)),
             Panel(
@@ -233,15 +242,23 @@ def _table(activation: str, by_depth: Mapping[int, Trained], seeds: int) -> Tabl
         for arm, (name, _) in ARMS.items()
     ]
     return Table(
-        f"{activation}: each arm at its best rate",
+        say("{activation}: each arm at its best rate", activation=activation),
         ("hidden layers", "arm", "best rate", "test accuracy (%)", "gradient ratio, median"),
         tuple(rows),
     )
 
 
 def _words(activation: str, depth: int, trained: Trained, seeds: int) -> str:
-    parts = [f"{name} {_accuracy(trained, arm, seeds).mean():.0f}%" for arm, (name, _) in ARMS.items()]
-    return f"{activation}, {depth} hidden layers, mean test accuracy: {'; '.join(parts)}."
+    parts = [
+        say("{arm} {accuracy:.0f}%", arm=name, accuracy=float(_accuracy(trained, arm, seeds).mean()))
+        for arm, (name, _) in ARMS.items()
+    ]
+    return say(
+        "{activation}, {depth} hidden layers, mean test accuracy: {accuracies}.",
+        activation=activation,
+        depth=depth,
+        accuracies=listed(parts),
+    )
 
 
 CLAIM = Claim(TEXT, measure, takes_networks=False)

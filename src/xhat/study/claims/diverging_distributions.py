@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.claims._diverging_figures import figures
 from xhat.study.claims._drift import STILL, Movement, Watched
@@ -156,7 +157,7 @@ def _ours(
 def _users(subject: Subject) -> list[Condition]:
     return [
         Condition(
-            f"{name}, lr {lr:g}",
+            say("{arm}, lr {rate:g}", arm=name, rate=lr),
             subject.network.with_norm(norm),
             tuple(Member(seed, lr, subject.init) for seed in range(subject.seeds)),
         )
@@ -205,12 +206,16 @@ def _effects(moved: Mapping[str, list[Movement]]) -> list[Effect]:
         infinite = sum(not np.isfinite(gap) for gap in gaps)
         effects.append(
             difference(
-                f"period 2 in the means: {name}",
+                say("period 2 in the means: {condition}", condition=name),
                 "autocorrelation, lag 2 − lag 1",
                 [gap for gap in gaps if np.isfinite(gap)],
                 threshold=PERIOD,
                 primary=name == ABOVE,
-                note=f"{infinite} networks that became infinite are left out" if infinite else "",
+                note=(
+                    say("{count} networks that became infinite are left out", count=infinite)
+                    if infinite
+                    else ""
+                ),
             )
         )
     effects.append(
@@ -235,7 +240,7 @@ def _table(moved: Mapping[str, list[Movement]]) -> Table:
     rows: list[tuple[str | float | int, ...]] = [
         (
             name,
-            f"{sum(m.outcome.trains for m in movements)} of {len(movements)}",
+            say("{count} of {seeds}", count=sum(m.outcome.trains for m in movements), seeds=len(movements)),
             sum(m.collapsed for m in movements),
             sum(not np.isfinite(m.outcome.final_loss) for m in movements),
             mean([m.outcome.final_loss for m in movements]),
@@ -253,7 +258,7 @@ def _table(moved: Mapping[str, list[Movement]]) -> Table:
         "collapsed",
         "not finite",
         "final loss",
-        *(f"drift {place} (std)" for place in places),
+        *(say("drift {place} (std)", place=place) for place in places),
         "path of the median (std)",
         "dead units (%)",
         "lag 1",
@@ -278,32 +283,50 @@ def _words(moved: Mapping[str, list[Movement]], effects: Sequence[Effect]) -> tu
     if known:
         least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         sentences.append(
-            f"Distributions move least in “{least}” (drift {known[least]:.3g} standard deviations between "
-            f"records, geometric mean over seeds) and most in “{most}” ({known[most]:.3g})."
+            say(
+                "Distributions move least in “{least}” (drift {low:.3g} standard deviations between records, "
+                "geometric mean over seeds) and most in “{most}” ({high:.3g}).",
+                least=least,
+                low=known[least],
+                most=most,
+                high=known[most],
+            )
         )
     collapsed = [
         name for name, movements in moved.items() if sum(m.collapsed for m in movements) * 2 > len(movements)
     ]
     if collapsed:
-        sentences.append(f"Most seeds collapse, with a loss at chance, in: {'; '.join(collapsed)}.")
+        sentences.append(
+            say("Most seeds collapse, with a loss at chance, in: {conditions}.", conditions=listed(collapsed))
+        )
     gone = sum(not np.isfinite(m.outcome.final_loss) for ms in moved.values() for m in ms)
-    sentences.append(f"{gone} of {sum(map(len, moved.values()))} networks became infinite.")
-    primary = {effect.name.partition(":")[0]: effect for effect in effects if effect.primary}
-    collapsed_are, period = (
-        primary["collapsed networks are the most stable"],
-        primary["period 2 in the means"],
+    sentences.append(
+        say(
+            "{count} of {networks} networks became infinite.",
+            count=gone,
+            networks=sum(map(len, moved.values())),
+        )
     )
-    related = primary["stability does not predict training"]
+    collapsed_are, period, related = (effect for effect in effects if effect.primary)
     sentences += [
-        f"Are collapsed networks the most stable ones? {_answer(collapsed_are)}",
-        f"Do networks just above the largest rate oscillate with period 2? {_answer(period)}",
+        say("Are collapsed networks the most stable ones? {answer}", answer=_answer(collapsed_are)),
+        say(
+            "Do networks just above the largest rate oscillate with period 2? {answer}",
+            answer=_answer(period),
+        ),
     ]
     if related.seeds:
         inside = {"supported": "inside", "contradicted": "outside", "inconclusive": "not clearly inside"}
         zero = "" if related.low <= 0 <= related.high else ", though not zero"
         sentences.append(
-            f"Drift and final loss have a rank correlation of {_numbers(related)}: {inside[related.verdict]} the "
-            f"margin of ±{UNRELATED:g} that was set beforehand{zero}."
+            say(
+                "Drift and final loss have a rank correlation of {numbers}: {inside} the margin of ±{margin:g} "
+                "that was set beforehand{zero}.",
+                numbers=_numbers(related),
+                inside=inside[related.verdict],
+                margin=UNRELATED,
+                zero=zero,
+            )
         )
     return tuple(sentences)
 
@@ -312,11 +335,21 @@ def _answer(effect: Effect) -> str:
     if not effect.seeds:
         return "Not decided: no network could be compared."
     answers = {"supported": "Yes", "contradicted": "No", "inconclusive": "Not decided"}
-    return f"{answers[effect.verdict]}: {effect.unit} {_numbers(effect)}."
+    return say(
+        "{answer}: {unit} {numbers}.",
+        answer=answers[effect.verdict],
+        unit=effect.unit,
+        numbers=_numbers(effect),
+    )
 
 
 def _numbers(effect: Effect) -> str:
-    return f"{effect.estimate:.3g} (interval {effect.low:.3g} to {effect.high:.3g})"
+    return say(
+        "{estimate:.3g} (interval {low:.3g} to {high:.3g})",
+        estimate=effect.estimate,
+        low=effect.low,
+        high=effect.high,
+    )
 
 
 CLAIM = Claim(TEXT, measure, takes_networks=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
 from xhat.study.curves import ARM_NAMES, mean_curve
 from xhat.study.outcome import Outcome, Training, outcomes, specs
@@ -185,20 +186,31 @@ def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> E
         if without is not None and not (with_ == end and without == end)
     ]
     left_out = len(largest[arm]) - len(pairs)
-    notes = ["each rate is known to a factor of two"]
+    notes = [say("each rate is known to a factor of two")]
     if left_out:
-        notes.append(f"{left_out} seeds left out: plain trains at no rate, or both arms at the grid's end")
+        notes.append(
+            say(
+                "{count} seeds left out: plain trains at no rate, or both arms at the grid's end",
+                count=left_out,
+            )
+        )
     failed = sum(with_ is None for with_ in largest[arm])
     if failed:
-        notes.append(f"{failed} seeds of {ARM_NAMES[arm]} train at no rate and count as half the lowest")
+        notes.append(
+            say(
+                "{count} seeds of {arm} train at no rate and count as half the lowest",
+                count=failed,
+                arm=ARM_NAMES[arm],
+            )
+        )
     effect = ratio(
-        f"largest rate that trains, {subject.name}",
-        f"ratio, {arm} / none",
+        say("largest rate that trains, {network}", network=subject.name),
+        say("ratio, {arm} / none", arm=arm),
         [math.log(with_ / without) for with_, without in pairs],
         threshold=THRESHOLD,
         primary=primary,
         at_least=any(with_ == end for with_, _ in pairs),
-        note="; ".join(notes),
+        note=listed(notes),
     )
     if len(pairs) >= MIN_PAIRS and math.isclose(effect.low, effect.high):
         # All ratios alike: what is left is the grid's own step, two, up and down.
@@ -223,14 +235,16 @@ def _figure(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> 
     rate_axis = Axis("learning rate", log=True)
     return Figure(
         id=f"larger-lr-{subject.network.name}",
-        title=f"Learning rates that train: {subject.name}",
-        caption=(
-            f"Left: share of {subject.seeds} seeds that train. Right: geometric mean over seeds of the final "
-            "training loss with its 95% interval, over the seeds whose loss is finite; a curve ends where "
-            "none is."
+        title=say("Learning rates that train: {network}", network=subject.name),
+        caption=say(
+            "Left: share of {seeds} seeds that train. Right: geometric mean over seeds of the final training "
+            "loss with its 95% interval, over the seeds whose loss is finite; a curve ends where none is.",
+            seeds=subject.seeds,
         ),
-        alt="Share of seeds that train and final loss against learning rate. "
-        + _words(subject, largest_rates(subject, trained)),
+        alt=say(
+            "Share of seeds that train and final loss against learning rate. {found}",
+            found=_words(subject, largest_rates(subject, trained)),
+        ),
         panels=(
             Panel("Who trains", rate_axis, Axis("seeds that train (%)"), tuple(share)),
             Panel("Final training loss", rate_axis, Axis("cross-entropy", log=True), tuple(final)),
@@ -252,8 +266,10 @@ def _found_figure(subject: Subject, largest: Largest) -> Figure:
     )
     return Figure(
         id=f"larger-lr-{subject.network.name.replace(':', '-')}",
-        title=f"Largest learning rate that trains: {subject.name}",
-        caption=f"One point a seed and arm, on a grid in factors of two up to {_end(subject):g}.",
+        title=say("Largest learning rate that trains: {network}", network=subject.name),
+        caption=say(
+            "One point a seed and arm, on a grid in factors of two up to {end:g}.", end=_end(subject)
+        ),
         alt=_words(subject, largest),
         panels=(Panel("By seed", Axis("seed"), Axis("largest learning rate that trains", log=True), curves),),
     )
@@ -262,7 +278,7 @@ def _found_figure(subject: Subject, largest: Largest) -> Figure:
 def _table(subject: Subject, largest: Largest) -> Table:
     seeds = range(len(largest["none"]))
     return Table(
-        f"Largest learning rate that trains, {subject.name}",
+        say("Largest learning rate that trains, {network}", network=subject.name),
         ("seed", *(ARM_NAMES[norm] for norm in largest)),
         tuple((seed, *(_cell(rates[seed]) for rates in largest.values())) for seed in seeds),
     )
@@ -273,16 +289,25 @@ def _cell(rate: float | None) -> str | float:
 
 
 def _words(subject: Subject, largest: Largest) -> str:
-    parts = []
+    parts: list[str] = []
     for norm, rates in largest.items():
         known = [rate for rate in rates if rate is not None]
         if not known:
-            parts.append(f"with {ARM_NAMES[norm]} no rate of the grid trains")
+            parts.append(say("with {arm} no rate of the grid trains", arm=ARM_NAMES[norm]))
             continue
-        end = " (the grid's end)" if max(known) >= _end(subject) else ""
-        share = f" ({len(known)} of {len(rates)} seeds train at some rate)" if len(known) < len(rates) else ""
-        parts.append(f"{ARM_NAMES[norm]} {float(np.median(known)):g}{end}{share}")
-    return f"{subject.name}, median over seeds of the largest rate that trains: " + ", ".join(parts) + "."
+        words: list[str] = [say("{arm} {rate:g}", arm=ARM_NAMES[norm], rate=float(np.median(known)))]
+        if max(known) >= _end(subject):
+            words.append(say("(the grid's end)"))
+        if len(known) < len(rates):
+            words.append(
+                say("({count} of {seeds} seeds train at some rate)", count=len(known), seeds=len(rates))
+            )
+        parts.append(listed(words, " "))
+    return say(
+        "{network}, median over seeds of the largest rate that trains: {rates}.",
+        network=subject.name,
+        rates=listed(parts, ", "),
+    )
 
 
 CLAIM = Claim(TEXT, measure, takes_networks=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xhat.lang import say
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.curves import ARM_NAMES, mean_curve, range_curve, spaced
 from xhat.study.outcome import Outcome, Training, outcomes, specs
@@ -164,7 +165,7 @@ def _effects(subject: Subject, rate: float, arms: dict[str, list[Outcome]], *, p
     names = {**MEASURES, "‖w‖²·effective β": "normalised_beta"}
     return [
         ratio(
-            f"{name}, {subject.name}, lr {rate:g}",
+            say("{quantity}, {network}, lr {rate:g}", quantity=name, network=subject.name, rate=rate),
             "ratio, none / batch",
             [_log(_value(plain, key)) - _log(_value(batch, key)) for plain, batch in pairs],
             threshold=THRESHOLD,
@@ -182,7 +183,11 @@ def _figure(sweep: _Sweep, rate: float, arms: dict[str, list[Outcome]]) -> Figur
             runs = [r for r in all_runs if r.trains == trains and len(r.probe_step) == len(sweep.probe.at)]
             if not runs:
                 continue
-            name = f"{ARM_NAMES[norm]}{'' if trains else ', does not train'} ({len(runs)} seeds)"
+            name = (
+                say("{arm} ({seeds} seeds)", arm=ARM_NAMES[norm], seeds=len(runs))
+                if trains
+                else say("{arm}, does not train ({seeds} seeds)", arm=ARM_NAMES[norm], seeds=len(runs))
+            )
             arm = norm if trains else f"{norm}, does not train"
             x = runs[0].probe_step
             loss.append(range_curve(name, arm, x, *zip(*(r.loss_range for r in runs), strict=True), log=log))
@@ -195,12 +200,15 @@ def _figure(sweep: _Sweep, rate: float, arms: dict[str, list[Outcome]]) -> Figur
     low, high = sweep.probe.ratios[0], sweep.probe.ratios[-1]
     return Figure(
         id=f"smoother-loss-{subject.network.name.replace(':', '-')}-{rate:g}",
-        title=f"Along the gradient: {subject.name}, learning rate {rate:g}",
-        caption=(
-            f"Bands in the first two panels: the range over η from {low:g} to {high:g} times the learning "
-            f"rate, {'geometric ' if log else ''}mean over the seeds; the line is the middle of "
-            "the band. Third panel: geometric mean over seeds with its 95% interval. Runs that do not "
-            "train are drawn apart; runs that became infinite before the last probe are not drawn."
+        title=say("Along the gradient: {network}, learning rate {rate:g}", network=subject.name, rate=rate),
+        caption=say(
+            "Bands in the first two panels: the range over η from {low:g} to {high:g} times the learning rate, "
+            "{mean} over the seeds; the line is the middle of the band. Third panel: geometric mean over seeds "
+            "with its 95% interval. Runs that do not train are drawn apart; runs that became infinite before "
+            "the last probe are not drawn.",
+            low=low,
+            high=high,
+            mean="geometric mean" if log else "mean",
         ),
         alt=_alt(subject, rate, arms),
         panels=(
@@ -220,31 +228,51 @@ def _alt(subject: Subject, rate: float, arms: dict[str, list[Outcome]]) -> str:
     def state(norm: str) -> str:
         runs = arms[norm]
         values = [_value(r, "loss_variation") for r in runs if r.trains]
-        share = f"{len(values)} of {len(runs)} runs train"
-        return f"{share}, median loss variation {np.median(values):.3g}" if values else share
+        if not values:
+            return say("{count} of {runs} runs train", count=0, runs=len(runs))
+        return say(
+            "{count} of {runs} runs train, median loss variation {variation:.3g}",
+            count=len(values),
+            runs=len(runs),
+            variation=float(np.median(values)),
+        )
 
-    return (
-        f"Three panels over training steps for {subject.name} at learning rate {rate:g}. "
-        f"Without normalisation {state('none')}; with batch norm {state('batch')}."
+    return say(
+        "Three panels over training steps for {network} at learning rate {rate:g}. Without normalisation "
+        "{none}; with batch norm {batch}.",
+        network=subject.name,
+        rate=rate,
+        none=state("none"),
+        batch=state("batch"),
     )
 
 
 def _words(subject: Subject, rate: float, arms: dict[str, list[Outcome]]) -> list[str]:
-    sentences = []
+    sentences: list[str] = []
     for norm, runs in arms.items():
         failed: Sequence[Outcome] = [r for r in runs if not r.trains]
         finite = [r for r in failed if np.isfinite(r.final_loss)]
         if not failed:
             continue
-        text = (
-            f"{subject.name}, lr {rate:g}, {ARM_NAMES[norm]}: {len(failed)} of {len(runs)} runs do not train"
+        where = say(
+            "{network}, lr {rate:g}, {arm}: {failed} of {runs} runs do not train",
+            network=subject.name,
+            rate=rate,
+            arm=ARM_NAMES[norm],
+            failed=len(failed),
+            runs=len(runs),
         )
-        if finite:
-            text += (
-                f"; their final loss is {np.median([r.final_loss for r in finite]):.3g} and their "
-                f"effective β {np.median([_value(r, 'effective_beta') for r in finite]):.2g}"
+        if not finite:
+            sentences.append(say("{what}.", what=where))
+            continue
+        sentences.append(
+            say(
+                "{what}; their final loss is {loss:.3g} and their effective β {beta:.2g}.",
+                what=where,
+                loss=float(np.median([r.final_loss for r in finite])),
+                beta=float(np.median([_value(r, "effective_beta") for r in finite])),
             )
-        sentences.append(text + ".")
+        )
     return sentences
 
 
