@@ -34,6 +34,7 @@ class Fate:
     mean: Callable[[int], float] = field(default=lambda step: 0.0)  # of every layer's values, by step
     # By kind what a measure finds at a step, in place of ``MEASURED``'s.
     measured: dict[str, Callable[[Any, int], dict[str, Any]]] = field(default_factory=dict)
+    loss: Callable[[int], float] | None = None  # by step, in place of a straight line from chance
 
 
 Fates = Callable[[Network, Member], Fate]
@@ -88,6 +89,9 @@ def made_run(spec: TrainSpec, fates: Fates) -> Run:
     final = np.array([fate.final for fate in members])
     loss = np.linspace(np.full(len(members), CHANCE), final, spec.steps, axis=1)
     loss[np.isnan(final), : spec.steps // 2] = CHANCE
+    for row, fate in zip(loss, members, strict=True):
+        if fate.loss is not None:
+            row[:] = [fate.loss(step) for step in range(spec.steps)]
     arrays: Arrays = {
         "loss": loss,
         "final_loss": final,

@@ -8,6 +8,7 @@ from xhat.study.claims import (
     init_insensitive,
     larger_lr,
     smoother_loss,
+    stable_training,
 )
 
 CLAIMS: dict[str, Claim] = {
@@ -15,6 +16,7 @@ CLAIMS: dict[str, Claim] = {
     for claim in (
         smoother_loss.CLAIM,
         larger_lr.CLAIM,
+        stable_training.CLAIM,
         faster.CLAIM,
         deep_saturating.CLAIM,
         init_insensitive.CLAIM,
