@@ -31,6 +31,7 @@ class Fate:
     accuracy: float = 0.8
     rough: float = 1.0  # range of loss and gradient along the gradient
     gradient: float = 1.0  # first over last hidden layer, at the start
+    growth: float = 1.0  # of the gradient at the start, from a hidden layer to the one before it
     mean: Callable[[int], float] = field(default=lambda step: 0.0)  # of every layer's values, by step
     # By kind what a measure finds at a step, in place of ``MEASURED``'s.
     measured: dict[str, Callable[[Any, int], dict[str, Any]]] = field(default_factory=dict)
@@ -63,6 +64,7 @@ def _linear(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
 # By kind, what a measure finds for one member with this fate at a step: a value or an array by name.
 MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {
     "evaluate": _evaluated,
+    "recalibrated": lambda fate, measure, step: {"accuracy": fate.accuracy, "test_loss": fate.final},
     "rescale": _rescaled,
     "weight_norms": _weighed,
     "linear_part": _linear,
@@ -98,7 +100,7 @@ def made_run(spec: TrainSpec, fates: Fates) -> Run:
         "chance": np.full(len(members), CHANCE),
         "trains": final < CHANCE / 2,
         "test_accuracy": np.array([fate.accuracy for fate in members]),
-        "layer_gradient": np.array([[fate.gradient, 7.0, 1.0, 9.0] for fate in members]),
+        "layer_gradient": np.array([_layer_gradient(spec, fate) for fate in members]),
         **_probes(spec, members),
         **_records(spec, members),
         **_measures(spec, members),
@@ -106,6 +108,12 @@ def made_run(spec: TrainSpec, fates: Fates) -> Run:
     positions = [[layer, side] for layer in _layers(spec) for side in ("input", "output")]
     record = {"spec": describe(spec), "seconds": 1.0, "positions": positions}
     return Run(run_key(spec), record, arrays)
+
+
+def _layer_gradient(spec: TrainSpec, fate: Fate) -> list[float]:
+    depth = int(dict(spec.network.options).get("depth", 3))
+    hidden = [fate.growth ** (depth - 1 - layer) for layer in range(depth)]
+    return [fate.gradient * hidden[0], *hidden[1:], 9.0]
 
 
 def _layers(spec: TrainSpec) -> tuple[str, ...]:

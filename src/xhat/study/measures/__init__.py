@@ -5,12 +5,14 @@ A claim puts measures into ``TrainSpec.measures``; ``Outcome.measured`` gives ba
 
 from xhat.study.measures.evaluate import Evaluate
 from xhat.study.measures.linear_part import LinearPart
+from xhat.study.measures.recalibrated import Recalibrated
 from xhat.study.measures.rescale import Rescale
 from xhat.study.measures.weight_norms import WeightNorms
 
 __all__ = [
     "Evaluate",
     "LinearPart",
+    "Recalibrated",
     "Rescale",
     "WeightNorms",
 ]
