@@ -4,9 +4,14 @@ from xhat.study.claim import Claim
 from xhat.study.claims import (
     deep_saturating,
     diverging_distributions,
+    easier_search,
     faster,
     init_insensitive,
     larger_lr,
+    limits_batch,
+    limits_depth,
+    limits_norms,
+    regularises,
     smoother_loss,
     stable_training,
 )
@@ -18,8 +23,13 @@ CLAIMS: dict[str, Claim] = {
         larger_lr.CLAIM,
         stable_training.CLAIM,
         faster.CLAIM,
+        easier_search.CLAIM,
         deep_saturating.CLAIM,
         init_insensitive.CLAIM,
         diverging_distributions.CLAIM,
+        regularises.CLAIM,
+        limits_batch.CLAIM,
+        limits_depth.CLAIM,
+        limits_norms.CLAIM,
     )
 }
