@@ -31,11 +31,11 @@ class Fate:
     accuracy: float = 0.8
     rough: float = 1.0  # range of loss and gradient along the gradient
     gradient: float = 1.0  # first over last hidden layer, at the start
-    growth: float = 1.0  # of the gradient at the start, from a hidden layer to the one before it
     mean: Callable[[int], float] = field(default=lambda step: 0.0)  # of every layer's values, by step
     # By kind what a measure finds at a step, in place of ``MEASURED``'s.
     measured: dict[str, Callable[[Any, int], dict[str, Any]]] = field(default_factory=dict)
     loss: Callable[[int], float] | None = None  # by step, in place of a straight line from chance
+    growth: float = 1.0  # of the gradient at the start, from a hidden layer to the one before it
 
 
 Fates = Callable[[Network, Member], Fate]

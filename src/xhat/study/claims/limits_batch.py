@@ -1,0 +1,257 @@
+"""limits-batch: with small batches BN loses more than a normalisation that does not look at the batch.
+
+Source: Wu and He 2018, Group Normalization (arXiv 1803.08494), fig. 1.
+Expected there: ResNet-50 on ImageNet; from 32 to 2 images a worker the error with BN rises by about 10
+points, with group norm it stays.
+Cost on 2 cores: quick about 3 minutes, full about 25; part of it is shared with other claims.
+Command: xhat study --claims limits-batch
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xhat.lang import listed, say
+from xhat.study.claim import Claim, Context, Measurement, Subject, together
+from xhat.study.claims._arms import NAMES, arms_table, at_edge, trained
+from xhat.study.claims._tuned import RATES, Tuned, Tuning, tuned
+from xhat.study.curves import mean_curve
+from xhat.study.measures import Evaluate
+from xhat.study.outcome import Outcome, Training
+from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, Table, overall
+from xhat.study.spec import Network
+from xhat.study.subjects import mlp, subjects_table, vgg
+from xhat.study.verdict import difference
+
+# Committed before the first run.
+LOST = 5.0  # points of test accuracy that BN loses more than the other normalisation
+GAP = 0.1  # of loss, by which BN's is higher in evaluation than in training; outside the verdict
+SMALL_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # below a network's usual batch size
+SAMPLES = 1000  # training samples on which a rate is judged: a few small batches are too noisy for it
+OTHER = {"vgg": "group", "mlp": "layer"}  # what BN is held against, by network; a user's: none
+
+TEXT = ClaimText(
+    id="limits-batch",
+    title="With small batches batch norm loses its use",
+    says="BN's statistics come from one mini-batch; where that is small, BN stops helping.",
+    measured=(
+        "Batches of 2 up to the network's usual size, the same number of steps at every size. Each arm at "
+        f"its own best learning rate at each size, of {SMALL_RATES[0]:g} to {SMALL_RATES[-1]:g} for small "
+        f"batches, {RATES[0]:g} to {RATES[-1]:g} at the usual size, in factors of about three; chosen by "
+        f"training loss, with small batches by that on {SAMPLES:,} training samples in evaluation mode, since "
+        "a few small batches are too noisy. BN is held against layer norm (MLP), "
+        "group norm (VGG), or the plain network (a user's). The effect is what BN's lead in test accuracy "
+        "over the other falls by from the usual size to 2, so that what fewer samples cost both is left out."
+    ),
+    threshold=(
+        f"Supported if BN loses more than {LOST:g} points of its lead between the usual batch size and 2 on "
+        "each network, with the whole 95% interval."
+    ),
+    does_not_show=(
+        "Equal steps mean that small batches see fewer samples in all; with equal epochs all arms would do "
+        "better there. A batch is normalised on one machine here; what counts for BN is the batch of each "
+        "worker. Remedies such as batch renormalisation are not tried."
+    ),
+    source="Wu, He 2018, arXiv 1803.08494, fig. 1.",
+    expected="Wu and He: from 32 to 2 images a worker the error with BN rises by about 10 points.",
+    cost="quick: about 3 minutes; full: about 25 minutes; part of it is shared with other claims",
+)
+
+
+@dataclass(frozen=True)
+class _Case:
+    subject: Subject  # with its usual batch size
+    other: str
+    arms: Mapping[int, Mapping[str, Tuned]]  # by batch size, ascending
+
+    @property
+    def usual(self) -> int:
+        return max(self.arms)
+
+    @property
+    def small(self) -> int:
+        return min(self.arms)
+
+
+def measure(context: Context) -> Measurement:
+    """Train every arm at every batch size at its own best rate, and compare what BN's lead falls by."""
+    subjects = context.subjects(*(make(context.preset) for make in (vgg, mlp)))
+    wanted = [(subject, size) for subject in subjects for size in _sizes(subject, context.preset)]
+    found = yield from together(*(_tuned(subject, size) for subject, size in wanted))
+    by_size = {key: arms for key, (arms, _) in zip(wanted, found, strict=True)}
+    cases = [
+        _Case(
+            subject,
+            OTHER.get(subject.network.name, "none"),
+            {size: arms for (owner, size), arms in by_size.items() if owner == subject},
+        )
+        for subject in subjects
+    ]
+    effects = [effect for case in cases for effect in _effects(case)]
+    return ClaimResult(
+        TEXT,
+        overall(effects),
+        tuple(_words(case) for case in cases),
+        tuple(effects),
+        (_figure(cases),),
+        (
+            *(table for case in cases for table in _tables(case)),
+            subjects_table(*subjects),
+        ),
+        runs=tuple(dict.fromkeys(key for _, keys in found for key in keys)),
+    )
+
+
+def _sizes(subject: Subject, preset: str) -> tuple[int, ...]:
+    if subject.network.is_ensemble:
+        smaller: tuple[int, ...] = {"smoke": (2,), "quick": (2, 4, 16)}.get(preset, (2, 4, 8, 16))
+    else:
+        smaller = (2, 8) if preset in ("full", "paper") else (2,)
+    return (*(size for size in smaller if size < subject.batch_size), subject.batch_size)
+
+
+def _tuned(subject: Subject, size: int) -> Tuning:
+    norms = dict.fromkeys(("none", "batch", OTHER.get(subject.network.name, "none")))
+    arms: dict[str, Network] = {norm: subject.network.with_norm(norm) for norm in norms}
+    if size == subject.batch_size:
+        return tuned(subject, arms)
+    training = Training(
+        subject.data, subject.steps, size, measures=(Evaluate((subject.steps,), train=SAMPLES),)
+    )
+    small = replace(subject, batch_size=size)
+    return tuned(small, arms, rates=SMALL_RATES, training=training, loss=_evaluated_loss)
+
+
+def _evaluated_loss(outcome: Outcome) -> float:
+    """Return the training loss in evaluation mode at the end; infinite where the run was given up."""
+    if not np.isfinite(outcome.final_loss):
+        return math.inf
+    return float(outcome.measured("evaluate", "train_loss")[-1])
+
+
+def _effects(case: _Case) -> list[Effect]:
+    name = case.subject.name
+    usual, small = case.arms[case.usual], case.arms[case.small]
+    kept = trained(usual["batch"]) & trained(usual[case.other])
+    out = int((~kept).sum())
+    notes = [at_edge({arm: arms[arm] for arm in ("batch", case.other)}) for arms in (usual, small)]
+    if out:
+        notes.append(
+            say("{count} seeds left out: an arm does not train at {size} samples", count=out, size=case.usual)
+        )
+
+    def lead(arms: Mapping[str, Tuned], other: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return arms["batch"].accuracy - arms[other].accuracy
+
+    effects = [
+        difference(
+            say(
+                "lead of BN lost from {usual} samples to {small}, {network}",
+                usual=case.usual,
+                small=case.small,
+                network=name,
+            ),
+            say("points, lead over {other}", other=NAMES[case.other]),
+            list((lead(usual, case.other) - lead(small, case.other))[kept]),
+            threshold=LOST,
+            note=listed(list(dict.fromkeys(note for note in notes if note)), "; "),
+        )
+    ]
+    if case.other != "none":
+        effects += [
+            difference(
+                say("test accuracy, {size} samples a batch, {network}", size=size, network=name),
+                say("points, batch norm − {other}", other=NAMES[other]),
+                list(lead(arms, other)),
+                threshold=0.0,
+                primary=False,
+            )
+            for size, arms in ((case.usual, usual), (case.small, small))
+            for other in (case.other, "none")
+        ]
+    gaps = [
+        _evaluated_loss(outcome) - outcome.final_loss
+        for outcome in small["batch"].outcomes
+        if np.isfinite(outcome.final_loss)
+    ]
+    effects.append(
+        difference(
+            say("BN's loss, evaluation − training, {size} samples, {network}", size=case.small, network=name),
+            "cross-entropy",
+            gaps,
+            threshold=GAP,
+            primary=False,
+            note="training samples both times: the gap is between running and batch statistics",
+        )
+    )
+    return effects
+
+
+def _figure(cases: list[_Case]) -> Figure:
+    panels = []
+    for case in cases:
+        sizes = tuple(float(size) for size in case.arms)
+        curves = [
+            _marked(
+                mean_curve(
+                    NAMES[arm],
+                    arm,
+                    sizes,
+                    list(np.stack([arms[arm].accuracy for arms in case.arms.values()], axis=1)),
+                )
+            )
+            for arm in case.arms[case.usual]
+        ]
+        x = Axis("samples in a batch", log=True)
+        panels.append(Panel(case.subject.name, x, Axis("test accuracy (%)"), tuple(curves)))
+    return Figure(
+        id="limits-batch",
+        title="Test accuracy against the size of the batch, each arm at its own best learning rate",
+        caption=(
+            "Mean over seeds; bands: 95% intervals. All sizes train for the same number of steps, so that "
+            "all arms fall to the left; what counts is which falls more."
+        ),
+        alt=listed([_words(case) for case in cases], " "),
+        panels=tuple(panels),
+    )
+
+
+def _marked(curve: Curve) -> Curve:
+    return replace(curve, mode="lines+markers")
+
+
+def _tables(case: _Case) -> list[Table]:
+    return [
+        arms_table(
+            say("{network}, {size} samples a batch: each arm at its best rate", network=name, size=size),
+            arms,
+        )
+        for name, (size, arms) in ((case.subject.name, item) for item in case.arms.items())
+    ]
+
+
+def _words(case: _Case) -> str:
+    parts = [
+        say(
+            "{size} samples: {arms}",
+            size=size,
+            arms=listed(
+                [
+                    say("{arm} {accuracy:.1f}%", arm=NAMES[arm], accuracy=float(np.mean(found.accuracy)))
+                    for arm, found in arms.items()
+                ],
+                ", ",
+            ),
+        )
+        for size, arms in case.arms.items()
+    ]
+    return say(
+        "{network}, mean test accuracy by size of the batch. {parts}.",
+        network=case.subject.name,
+        parts=listed(parts, "; "),
+    )
+
+
+CLAIM = Claim(TEXT, measure, takes_networks=True)
