@@ -10,6 +10,7 @@ from xhat.study.claims import (
     larger_lr,
     limits_batch,
     limits_depth,
+    limits_noise,
     limits_norms,
     regularises,
     smoother_loss,
@@ -31,5 +32,6 @@ CLAIMS: dict[str, Claim] = {
         limits_batch.CLAIM,
         limits_depth.CLAIM,
         limits_norms.CLAIM,
+        limits_noise.CLAIM,
     )
 }

@@ -1,0 +1,156 @@
+"""What the claim "limits-noise" shows: training losses and drift over steps, a table, sentences."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from xhat.lang import listed, say
+from xhat.study.claim import Subject
+from xhat.study.claims._drift import Movement
+from xhat.study.claims._tuned import Tuned
+from xhat.study.curves import ARM_NAMES, mean_curve
+from xhat.study.result import Axis, Figure, Panel, Table
+
+ARMS = ("none", "batch", "batch+noise")
+NAMES = {**ARM_NAMES, "batch+noise": "batch norm with noise"}
+BLOCKS = 40  # of steps, over which the loss is averaged to be drawn
+
+Arms = Mapping[str, Tuned]
+Drift = Mapping[str, Sequence[Movement]]
+Floats = npt.NDArray[np.float64]
+
+
+def without_noise(tuned: Tuned) -> Floats:
+    """Return test accuracy in per cent with running statistics without noise, one a seed.
+
+    A run that was given up has none: its last accuracy stands.
+    """
+    found = [
+        outcome.measured("recalibrated", "accuracy")[-1]
+        if "recalibrated_accuracy" in outcome.run.arrays
+        else outcome.test_accuracy
+        for outcome in tuned.outcomes
+    ]
+    return 100 * np.array(found)
+
+
+def mean_drift(movement: Movement) -> float:
+    """Return the drift of the layers' inputs, mean over layers and training; NaN of a run given up."""
+    return float(movement.drift(movement.inputs).mean()) if movement.complete else np.nan
+
+
+def figure(seen: Sequence[tuple[Subject, Arms, Drift]]) -> Figure:
+    """Draw the training loss of every network, and the drift where it was recorded."""
+    panels = [_losses(subject, arms) for subject, arms, _ in seen]
+    panels += [_drifts(subject, drift) for subject, _, drift in seen if drift]
+    return Figure(
+        id="limits-noise",
+        title="Training with unstable distributions, each arm at its own best learning rate",
+        caption=(
+            "Loss: mean over blocks of steps and over seeds (geometric), as it is trained, noise included. "
+            "Drift: distance between neighbouring records of the distribution at a layer's input, in standard "
+            "deviations; geometric mean over seeds. Bands: 95% intervals."
+        ),
+        alt=listed([sentence for each in seen for sentence in words(*each)], " "),
+        panels=tuple(panels),
+    )
+
+
+def _losses(subject: Subject, arms: Arms) -> Panel:
+    blocks = np.array_split(np.arange(subject.steps), min(BLOCKS, subject.steps))
+    middle = [float(block.mean()) for block in blocks]
+    curves = [
+        mean_curve(
+            NAMES[arm],
+            arm,
+            middle,
+            [np.array([outcome.loss[block].mean() for block in blocks]) for outcome in arms[arm].outcomes],
+            log=True,
+        )
+        for arm in ARMS
+    ]
+    return Panel(
+        say("{network}: loss", network=subject.name),
+        Axis("training step"),
+        Axis("training loss (cross-entropy)", log=True),
+        tuple(curves),
+    )
+
+
+def _drifts(subject: Subject, drift: Drift) -> Panel:
+    curves = []
+    for arm in ARMS:
+        rows = [m for m in drift[arm] if m.complete]
+        if rows:
+            x = rows[0].steps[1:]
+            curves.append(mean_curve(NAMES[arm], arm, x, [m.drift(m.inputs) for m in rows], log=True))
+    return Panel(
+        say("{network}: drift of the layers' inputs", network=subject.name),
+        Axis("training step"),
+        Axis("W1 between records (std)", log=True),
+        tuple(curves),
+    )
+
+
+def table(subject: Subject, arms: Arms, drift: Drift) -> Table:
+    """Return rate, accuracy and drift by arm."""
+    rows = [
+        (
+            NAMES[arm],
+            arms[arm].rate,
+            sum(outcome.trains for outcome in arms[arm].outcomes),
+            float(np.mean([outcome.final_loss for outcome in arms[arm].outcomes])),
+            float(_accuracy(arms, arm).mean()),
+            float(arms[arm].accuracy.mean()),
+            _mean_drift(drift, arm),
+        )
+        for arm in ARMS
+    ]
+    return Table(
+        say("{network}: each arm at its best rate", network=subject.name),
+        (
+            "arm",
+            "best rate",
+            "seeds that train",
+            "final training loss, noise included",
+            "test accuracy (%)",
+            "with the training's running statistics (%)",
+            "drift (std a record)",
+        ),
+        tuple(rows),
+    )
+
+
+def _accuracy(arms: Arms, arm: str) -> Floats:
+    return without_noise(arms[arm]) if arm == "batch+noise" else arms[arm].accuracy
+
+
+def _mean_drift(drift: Drift, arm: str) -> float | str:
+    found = [mean_drift(m) for m in drift.get(arm, ())]
+    finite = [value for value in found if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else "not recorded"
+
+
+def words(subject: Subject, arms: Arms, drift: Drift) -> tuple[str, ...]:
+    """Say accuracies, and drifts where there are any."""
+    parts = [
+        say("{arm} {value:.1f}%", arm=NAMES[arm], value=float(_accuracy(arms, arm).mean())) for arm in ARMS
+    ]
+    sentences = [
+        say("{network}, mean test accuracy: {parts}.", network=subject.name, parts=listed(parts, ", "))
+    ]
+    moved = [
+        say("{arm} {value:.2g}", arm=NAMES[arm], value=value)
+        for arm in ARMS
+        if isinstance(value := _mean_drift(drift, arm), float)
+    ]
+    if moved:
+        sentences.append(
+            say(
+                "{network}, mean drift of the layers' inputs between records, in standard deviations: {parts}.",
+                network=subject.name,
+                parts=listed(moved, ", "),
+            )
+        )
+    return tuple(sentences)
