@@ -1,0 +1,144 @@
+"""no-bias: biases of layers before BN may be dropped.
+
+Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 3.2: the bias is cancelled by the subtraction of
+the mean, and β takes its place. Expected: no difference in accuracy.
+Cost on 2 cores: quick about 2 minutes, full about 15; half of it is shared with other claims.
+Command: xhat study --claims no-bias
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xhat.lang import say
+from xhat.study.claim import Claim, Context, Measurement, Subject, together
+from xhat.study.claims._no_bias_figures import ARMS, MARGIN, by_seed, losses, parameters, settings, words
+from xhat.study.claims._tuned import accuracy_curve, evaluated, standard, tuned
+from xhat.study.outcome import Outcome, outcomes, specs
+from xhat.study.result import ClaimResult, ClaimText, Effect, overall
+from xhat.study.spec import Member, TrainSpec
+from xhat.study.store import Run
+from xhat.study.subjects import mlp, subjects_table, vgg
+from xhat.study.verdict import difference
+
+# Committed before the first run: MARGIN in _no_bias_figures.py, 1 point of test accuracy either way.
+
+TEXT = ClaimText(
+    id="no-bias",
+    title="Layers before batch norm need no bias",
+    says="The bias may be set to 0: BN's standardisation removes the constant part, so it is not needed.",
+    measured=(
+        "BN networks with and without biases in the layers before BN, with the same weights, batches and "
+        "learning rate, the best one of the network with biases. Accuracy is the mean of the measurements in "
+        "the second half of the training, since a single one jumps. Plain networks with and without biases "
+        "stand beside. All biases start at 0."
+    ),
+    threshold=(
+        f"Supported if on each network test accuracy without biases differs by less than ±{MARGIN:g} point, "
+        "with the whole 95% interval."
+    ),
+    does_not_show=(
+        "Anything about the layer behind the last BN, which keeps its bias, or about networks whose biases "
+        "start elsewhere than at 0: there running averages have to follow. In exact arithmetic both "
+        "trainings are the same; rounding sets them apart, and training makes a small difference grow, as it "
+        "would for any other cause. The difference of single seeds is therefore that of two runs of one network."
+    ),
+    source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.2.",
+    expected="[IS]: the bias can be ignored; no number.",
+    cost="quick: about 2 minutes; full: about 15 minutes; half of it is shared with other claims",
+)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was trained of one network: by arm, one a seed, with and without biases."""
+
+    subject: Subject
+    pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
+    keys: tuple[str, ...]
+
+
+def measure(context: Context) -> Measurement:
+    """Train with and without biases at the same rate and compare accuracy."""
+    subjects = context.subjects(vgg(context.preset), mlp(context.preset))
+    seen = yield from together(*(_train(subject) for subject in subjects))
+    effects = [_effect(each, arm) for each in seen for arm in ARMS]
+    shown = [(each.subject, each.pairs) for each in seen]
+    points = {(each.subject.name, arm): _points(each.pairs[arm]) for each in seen for arm in ARMS}
+    return ClaimResult(
+        TEXT,
+        overall(effects),
+        tuple(words(*each, points) for each in shown),
+        tuple(effects),
+        (by_seed(shown, points), losses(shown)),
+        (parameters(subjects), settings(shown, points), subjects_table(*subjects)),
+        runs=tuple(dict.fromkeys(key for each in seen for key in each.keys)),
+    )
+
+
+def _train(subject: Subject) -> Generator[Sequence[TrainSpec], Sequence[Run], Seen]:
+    networks = {arm: subject.network.with_norm(arm) for arm in ARMS}
+    best, keys = yield from tuned(subject, networks)
+    members = {arm: [Member(s, best[arm].rate, subject.init) for s in range(subject.seeds)] for arm in ARMS}
+    bare = {arm: networks[arm].with_options(bias=0) for arm in ARMS}
+    wanted = [spec for arm in ARMS for spec in specs(bare[arm], members[arm], standard(subject))]
+    runs = yield wanted
+    found = outcomes(wanted, runs)
+    pairs = {
+        arm: [
+            (outcome, found[bare[arm], member])
+            for outcome, member in zip(best[arm].outcomes, members[arm], strict=True)
+        ]
+        for arm in ARMS
+    }
+    return Seen(subject, pairs, (*keys, *(run.key for run in runs)))
+
+
+def late_accuracy(outcome: Outcome) -> float:
+    """Return test accuracy in per cent, mean over the measurements in the second half of the training.
+
+    Those that were not taken, since the run was given up, count as what it came to.
+    """
+    at = np.array(evaluated(len(outcome.loss)))
+    late = accuracy_curve(outcome)[at > len(outcome.loss) / 2]
+    return float(np.where(np.isfinite(late), late, 100 * outcome.test_accuracy).mean())
+
+
+def _points(pairs: Sequence[tuple[Outcome, Outcome]]) -> Floats:
+    """Return accuracy without minus with biases, one a seed; NaN where neither network trains.
+
+    Where only one of them trains, that is a difference like any other.
+    """
+    return np.array(
+        [
+            late_accuracy(bare) - late_accuracy(usual) if usual.trains or bare.trains else np.nan
+            for usual, bare in pairs
+        ]
+    )
+
+
+def _effect(seen: Seen, arm: str) -> Effect:
+    points = _points(seen.pairs[arm])
+    known = np.isfinite(points)
+    name = (
+        say("test accuracy with BN, {network}", network=seen.subject.name)
+        if arm == "batch"
+        else say("test accuracy without normalisation, {network}", network=seen.subject.name)
+    )
+    left_out = int((~known).sum())
+    return difference(
+        name,
+        "points, without − with biases",
+        list(points[known]),
+        threshold=MARGIN,
+        rule="within",
+        primary=arm == "batch",
+        note=say("{count} seeds left out, where neither trains", count=left_out) if left_out else "",
+    )
+
+
+CLAIM = Claim(TEXT, measure, takes_networks=False)
