@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from xhat.report import write_page
+from xhat.report import build, write_page, write_pages
 
+from .many import full, many
 from .sample import study
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -31,15 +32,31 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(autouse=True)
+def nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of tests show no shipped run unless they ask for one: the real one is data, and changes."""
+    monkeypatch.setattr(build, "shipped", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(study(), tmp_path_factory.mktemp("page") / "report.html")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "shipped", lambda: None)
+        return write_page(study(), tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def many_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of a study of all claims beside a full run, by language."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "shipped", full)
+        return write_pages(many(), tmp_path_factory.mktemp("many"))
 
 
 class Opened:
     """A page in Chromium, with what it said and what it asked for."""
 
-    def __init__(self, browser, path: Path, **context) -> None:
+    def __init__(self, browser, path: Path, *, drawn: bool = True, **context) -> None:
         self.context = browser.new_context(**context)
         self.page = self.context.new_page()
         self.said: list[str] = []
@@ -49,12 +66,16 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.said.append("a dialog"), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-drawn=all]")
+        self.page.wait_for_selector("html[data-drawn]")
+        if drawn:
+            for plot in self.page.locator(".plot").all():
+                plot.scroll_into_view_if_needed()
+            self.page.wait_for_selector("html[data-drawn=all]")
 
 
 @pytest.fixture
 def open_page(browser, page_file: Path) -> Iterator:
-    """Open the sample page; at the end nothing may have been said, and nothing fetched but the page."""
+    """Open a page, with all figures drawn; at the end nothing may have been said, nothing fetched but the page."""
     opened: list[Opened] = []
 
     def open_it(path: Path = page_file, **context):
@@ -65,5 +86,4 @@ def open_page(browser, page_file: Path) -> Iterator:
     for one in opened:
         one.context.close()
         assert one.said == []
-        assert len(one.asked) == 1
-        assert one.asked[0].startswith("file:")
+        assert all(asked.startswith("file:") and asked.endswith(".html") for asked in one.asked)

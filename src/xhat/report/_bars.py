@@ -1,6 +1,7 @@
 """The small bar that shows an effect's interval against its threshold."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from xhat.study.result import Effect
@@ -20,6 +21,11 @@ class Bar:
     open_high: bool
 
 
+def is_ratio(effect: Effect) -> bool:
+    """Return whether no effect is one, not zero: a ratio, by its unit."""
+    return bool(re.search(r"\bratio\b", effect.unit))
+
+
 def bar(effect: Effect) -> Bar | None:
     """Place an effect on its own axis; ratios that are far apart go on a logarithmic one."""
     ends = (effect.low, effect.high)
@@ -28,7 +34,7 @@ def bar(effect: Effect) -> Bar | None:
     limits: tuple[float, ...] = (
         (effect.threshold,) if effect.rule == "above" else (-effect.threshold, effect.threshold)
     )
-    neutral = 1.0 if "ratio" in effect.unit else 0.0
+    neutral = 1.0 if is_ratio(effect) else 0.0
     values = [value for value in (*ends, effect.estimate, *limits) if math.isfinite(value)]
     log = neutral == 1.0 and min(values) > 0 and max(values) > 20 * min(values)
     if log:

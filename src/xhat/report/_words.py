@@ -4,7 +4,7 @@ import math
 import re
 from datetime import UTC, datetime
 
-from xhat.study.result import Table
+from xhat.study.result import ClaimResult, Table
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -14,8 +14,6 @@ def number(value: float, *, short: bool = False) -> str:
 
     Short leaves trailing zeros away: a threshold is 0.5, an estimate 0.500.
     """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     if math.isnan(value):
@@ -39,19 +37,30 @@ def short(value: float) -> str:
     return number(value, short=True)
 
 
-def columns(table: Table) -> list[tuple[bool, list[str]]]:
+def columns(table: Table, *, yes: str = "yes", no: str = "no") -> list[tuple[bool, list[str]]]:
     """Return a table's columns: whether they are numbers, to be set flush right, and their cells.
 
     A column of numbers that three digits hold exactly, such as learning rates, is written short.
     """
     made = []
     for nth in range(len(table.columns)):
-        values = [row[nth] for row in table.rows]
+        values = [(yes if row[nth] else no) if isinstance(row[nth], bool) else row[nth] for row in table.rows]
         floats = [value for value in values if isinstance(value, float) and math.isfinite(value)]
         exact = all(value == float(f"{value:.3g}") for value in floats)
         cells = [value if isinstance(value, str) else number(value, short=exact) for value in values]
         made.append((nth > 0 and any(not isinstance(value, str) for value in values), cells))
     return made
+
+
+def wide(table: Table) -> bool:
+    """Return whether a table is so long or broad that the page keeps it folded."""
+    return len(table.rows) > 8 or len(table.columns) > 6
+
+
+def seeds(claim: ClaimResult) -> str:
+    """Return the number of seeds behind a claim's effects, as a range where they differ."""
+    counts = sorted({effect.seeds for effect in claim.effects})
+    return "–".join(str(count) for count in dict.fromkeys(counts[:1] + counts[-1:])) or "–"
 
 
 def duration(seconds: float) -> str:
@@ -82,8 +91,3 @@ def moment(iso: str) -> str:
 def anchor(name: str) -> str:
     """Return a name fit for an element's id and for a link to it."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """Write a count with its noun."""
-    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -5,7 +5,8 @@
   const print = matchMedia("print");
   const coarse = matchMedia("(pointer: coarse)").matches;
   const PRINTED = 640; // a figure's width on paper, in pixels
-  const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif';
+  const FONT = getComputedStyle(document.documentElement).getPropertyValue("--sans").trim();
+  const say = document.body.dataset; // the few words that are written here, in the page's language
   const SVG = "http://www.w3.org/2000/svg";
 
   // Plotly's strings are escaped; shown elsewhere they are not.
@@ -23,27 +24,30 @@
 
   const pen = document.createElement("canvas").getContext("2d");
 
+  // A word, or one of the signs between which Chinese may be broken; with the space before it.
+  const PIECES = /\s*(?:[\u2e80-\u9fff\uff00-\uffef][\u3001\u3002\uff0c\uff1a\uff1b\uff09\u300d]*|[^\s\u2e80-\u9fff\uff00-\uffef]+)/g;
+
   /** Break escaped text into lines of at most so many pixels; a word that is too long is cut. */
   function wrap(text, pixels, size) {
     pen.font = `${size}px ${FONT}`;
     const fits = (line) => pen.measureText(line).width <= pixels;
     const lines = [""];
-    for (let word of plain(text).split(/\s+/)) {
-      while (word) {
+    for (let piece of plain(text).match(PIECES) ?? []) {
+      while (piece) {
         const last = lines[lines.length - 1];
-        const joined = last ? `${last} ${word}` : word;
-        if (fits(joined) || joined.length === 1) {
-          lines[lines.length - 1] = joined;
+        if (!last) piece = piece.trimStart();
+        if (fits(last + piece) || piece.length === 1) {
+          lines[lines.length - 1] = last + piece;
           break;
         }
         if (last) {
           lines.push("");
           continue;
         }
-        let cut = word.length - 1;
-        while (cut > 1 && !fits(word.slice(0, cut))) cut -= 1;
-        lines[lines.length - 1] = word.slice(0, cut);
-        word = word.slice(cut);
+        let cut = piece.length - 1;
+        while (cut > 1 && !fits(piece.slice(0, cut))) cut -= 1;
+        lines[lines.length - 1] = piece.slice(0, cut);
+        piece = piece.slice(cut);
       }
     }
     return lines.map(escaped);
@@ -138,13 +142,14 @@
   function legend(figure, plot) {
     const entries = figure.data.filter((trace) => trace.showlegend);
     if (!entries.length) return;
-    const list = make("ul", { class: "legend", "aria-label": "Curves" });
+    const list = make("ul", { class: "legend", "aria-label": say.curves });
     for (const trace of entries) {
       const button = make("button", { type: "button", "aria-pressed": "true" }, swatch(trace), plain(trace.name));
       const own = figure.data.flatMap((other, nth) => (other.legendgroup === trace.legendgroup ? [nth] : []));
       button.addEventListener("click", () => {
         const on = button.getAttribute("aria-pressed") === "false";
         button.setAttribute("aria-pressed", String(on));
+        draw(plot);
         Plotly.restyle(plot, { visible: on }, own);
       });
       list.append(make("li", {}, button));
@@ -158,18 +163,19 @@
     const name = `${plot.dataset.figure}-slider`;
     const label = make("label", { for: name }, plain(currentvalue.prefix), output);
     const range = make("input", { type: "range", id: name, min: 0, max: steps.length - 1, step: 1, value: 0 });
-    const play = make("button", { type: "button" }, "Play");
+    const play = make("button", { type: "button" }, say.play);
     let timer = 0;
     const show = () => {
       const step = steps[range.valueAsNumber];
       output.textContent = plain(step.label);
       range.setAttribute("aria-valuetext", plain(currentvalue.prefix + step.label));
+      draw(plot);
       Plotly.animate(plot, ...step.args);
     };
     const stop = () => {
       clearInterval(timer);
       timer = 0;
-      play.textContent = "Play";
+      play.textContent = say.play;
     };
     const next = () => {
       range.valueAsNumber += 1;
@@ -186,7 +192,7 @@
         range.valueAsNumber = 0;
         show();
       }
-      play.textContent = "Pause";
+      play.textContent = say.pause;
       timer = setInterval(next, 400);
     });
     plot.after(make("div", { class: "slider" }, label, play, range));
@@ -199,7 +205,7 @@
   const config = { displaylogo: false, displayModeBar: coarse ? false : "hover", responsive: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" } };
   let printing = false;
-  const room = (plot) => (printing ? PRINTED : Math.floor(plot.clientWidth));
+  const room = (plot) => (printing && plot.clientWidth ? PRINTED : Math.floor(plot.clientWidth)); // 0: filtered out
 
   function fitted(plot) {
     const layout = arranged(figures[plot.dataset.figure], room(plot));
@@ -207,25 +213,41 @@
     return layout;
   }
 
-  function draw(plot) {
-    if (widths.has(plot)) return;
+  /** Hold a figure's place open, with its legend and slider, so that links land where they should. */
+  function prepare(plot) {
     const figure = figures[plot.dataset.figure];
-    widths.set(plot, room(plot));
     legend(figure, plot);
     if (figure.frames.length) slider(figure, plot);
+    if (room(plot)) fitted(plot);
+  }
+
+  function draw(plot) {
+    if (widths.has(plot) || !room(plot)) return;
+    const figure = figures[plot.dataset.figure];
+    widths.set(plot, room(plot));
+    near.unobserve(plot);
     Plotly.newPlot(plot, { data: figure.data, layout: fitted(plot), frames: figure.frames, config });
+    if (widths.size === plots.length) document.documentElement.dataset.drawn = "all";
   }
 
   function redraw(plot) {
-    if (!widths.has(plot) || !room(plot)) return;
+    if (!room(plot)) return;
+    if (!widths.has(plot)) {
+      fitted(plot);
+      return;
+    }
     widths.set(plot, room(plot));
     Plotly.react(plot, plot.data, fitted(plot), config);
   }
 
   const changed = new ResizeObserver((entries) => {
-    for (const { target } of entries) if (widths.has(target) && widths.get(target) !== room(target)) redraw(target);
+    for (const { target } of entries) if (widths.get(target) !== room(target)) redraw(target);
   });
-  plots.forEach((plot) => changed.observe(plot));
+  // Drawing takes a tenth of a second each: a figure is drawn when the reader comes within two screens.
+  const near = new IntersectionObserver(
+    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
+    { rootMargin: "200% 0px" });
+  plots.forEach((plot) => { prepare(plot); changed.observe(plot); near.observe(plot); });
   dark.addEventListener("change", () => plots.forEach(redraw));
 
   let closed = [];
@@ -233,11 +255,9 @@
     if (printing === on) return;
     printing = on;
     document.documentElement.classList.toggle("printing", on); // light colours, before the browser switches
-    if (on) {
-      closed = [...document.querySelectorAll("details:not([open])")];
-      plots.forEach(draw);
-    }
+    if (on) closed = [...document.querySelectorAll("details:not([open])")];
     closed.forEach((part) => { part.open = on; });
+    if (on) plots.forEach(draw);
     plots.forEach(redraw);
   }
   print.addEventListener("change", () => paper(print.matches));
@@ -245,13 +265,5 @@
   addEventListener("afterprint", () => paper(false));
   paper(print.matches);
 
-  // Each figure's place is held open first, so that links land where they should; then one at a time.
-  plots.forEach(fitted);
-  const waiting = [...plots];
-  (function drawNext() {
-    if (waiting.length) {
-      draw(waiting.shift());
-      setTimeout(drawNext);
-    } else document.documentElement.dataset.drawn = "all";
-  })();
+  document.documentElement.dataset.drawn ??= plots.length ? "near" : "all";
 })();
