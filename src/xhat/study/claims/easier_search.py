@@ -272,7 +272,7 @@ def _words(maps: _Maps, norm: str) -> str:
         )
     tries = 1 if share >= 100 * SURE else math.ceil(math.log(1 - SURE) / math.log(1 - share / 100))
     return say(
-        "{subject}, {arm}: {share:.0f}% of the grid lie within {within:g} points of the best; random tries "
+        "{subject}, {arm}: {share:.0f}% of the grid lies within {within:g} points of the best; random tries "
         "needed to find such a cell with a probability of {sure:.0%}: {tries}.",
         sure=SURE,
         tries=tries,
