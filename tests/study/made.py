@@ -61,6 +61,17 @@ def _linear(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
     return {"share": share, "quantile": share[:, None] * stats.norm.ppf(LEVELS)}
 
 
+def _perturbed(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    shift = np.full((3, len(measure.layers), len(measure.sizes)), 0.1) + 0 * fate.final
+    return {"shift": shift, "alive": np.ones_like(shift)}
+
+
+def _controlled(fate: Fate, measure: Any, step: int) -> dict[str, Any]:
+    steps = np.full(3, 10.0) + 0 * fate.final
+    error = np.geomspace(1.0, 1e-3, measure.cap + 1) + 0 * steps[:, None]
+    return {"steps": steps, "error": error, "rate": steps / 100}
+
+
 # By kind, what a measure finds for one member with this fate at a step: a value or an array by name.
 MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {
     "evaluate": _evaluated,
@@ -68,6 +79,8 @@ MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {
     "rescale": _rescaled,
     "weight_norms": _weighed,
     "linear_part": _linear,
+    "perturb": _perturbed,
+    "control": _controlled,
 }
 
 

@@ -2,6 +2,7 @@
 
 from xhat.study.claim import Claim
 from xhat.study.claims import (
+    decoupling,
     deep_saturating,
     diverging_distributions,
     easier_search,
@@ -34,6 +35,7 @@ CLAIMS: dict[str, Claim] = {
         init_insensitive.CLAIM,
         scale_insensitive.CLAIM,
         diverging_distributions.CLAIM,
+        decoupling.CLAIM,
         regularises.CLAIM,
         limits_batch.CLAIM,
         limits_depth.CLAIM,

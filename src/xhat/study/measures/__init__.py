@@ -3,15 +3,19 @@
 A claim puts measures into ``TrainSpec.measures``; ``Outcome.measured`` gives back what they found.
 """
 
+from xhat.study.measures.control import Control
 from xhat.study.measures.evaluate import Evaluate
 from xhat.study.measures.linear_part import LinearPart
+from xhat.study.measures.perturb import Perturb
 from xhat.study.measures.recalibrated import Recalibrated
 from xhat.study.measures.rescale import Rescale
 from xhat.study.measures.weight_norms import WeightNorms
 
 __all__ = [
+    "Control",
     "Evaluate",
     "LinearPart",
+    "Perturb",
     "Recalibrated",
     "Rescale",
     "WeightNorms",
