@@ -137,4 +137,9 @@ def test_subjects():
     assert users("quick", "net:make", "net:data").is_users
     assert Context("quick", seeds=7).subject(subject).seeds == 7
     assert Context("quick", data="digits").subject(subject).data.name == "digits"
+    # in ``paper`` the folder that was named holds CIFAR-10, and what is trained on other data stays so
+    on_cifar = replace(subject, data=Data("cifar10"))
+    paper = Context("paper", data="cifar10:here")
+    assert [paper.subject(s).data.name for s in (subject, on_cifar)] == ["fashion-mnist", "cifar10:here"]
+    assert Context("quick", steps=77).subject(subject).steps == 77
     assert Context("quick", user=subject).subjects(replace(subject, name="b")) == (subject,)

@@ -40,21 +40,21 @@ class Context:
 
     preset: str
     user: Subject | None = None
-    data: str | None = None  # in place of Fashion-MNIST, for our own networks
+    data: str | None = None  # in place of Fashion-MNIST, or in ``paper`` of CIFAR-10, for our own networks
     seeds: int | None = None  # in place of the preset's
-    steps: int | None = None  # in place of the preset's, for a user's network
+    steps: int | None = None  # in place of the preset's
 
     def subject(self, subject: Subject) -> Subject:
-        """Return ``subject`` with the data and the seeds that were asked for."""
-        if self.data is not None and subject.data.name in (DEFAULT_DATA, "cifar10"):
+        """Return ``subject`` with the data, the seeds and the steps that were asked for."""
+        replaced = ("cifar10",) if self.preset == "paper" else (DEFAULT_DATA, "cifar10")
+        if self.data is not None and subject.data.name in replaced:
             subject = replace(subject, data=replace(subject.data, name=self.data))
-        return subject if self.seeds is None else replace(subject, seeds=self.seeds)
+        return replace(subject, seeds=self.seeds or subject.seeds, steps=self.steps or subject.steps)
 
     def subjects(self, *defaults: Subject) -> tuple[Subject, ...]:
         """Return the user's network alone if there is one, else the claim's own."""
         if self.user is not None:
-            user = self.user if self.steps is None else replace(self.user, steps=self.steps)
-            return (self.subject(user),)
+            return (self.subject(self.user),)
         return tuple(self.subject(subject) for subject in defaults)
 
 

@@ -32,13 +32,14 @@ def environment(*, workers: int) -> Environment:
     )
 
 
-def here() -> dict[str, Any]:
-    """Return what a run's record says of the process that did it."""
+def here(device: str = "cpu") -> dict[str, Any]:
+    """Return what a run's record says of the process that did it, and of its device."""
     found = environment(workers=0)
-    return {
-        name: getattr(found, name)
-        for name in ("xhat", "commit", "python", "torch", "numpy", "platform", "processor", "memory_reused")
-    }
+    names = ("xhat", "commit", "python", "torch", "numpy", "platform", "processor", "memory_reused")
+    said = {name: getattr(found, name) for name in names}
+    if device != "cpu":
+        said["processor"] += f", {torch.cuda.get_device_name(device)}"
+    return said
 
 
 def cores() -> int:

@@ -28,7 +28,8 @@ def execute(
     with _ONE_AT_A_TIME:
         done = _check(spec) if isinstance(spec, LawSpec) else train(spec, tick=tick, folder=folder)
     record, arrays = done
-    return {**record, "environment": here()}, arrays
+    device = "cpu" if isinstance(spec, LawSpec) else spec.device
+    return {**record, "environment": here(device)}, arrays
 
 
 def _check(spec: LawSpec) -> tuple[dict[str, Any], Arrays]:

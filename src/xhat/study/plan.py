@@ -13,6 +13,7 @@ from xhat.errors import ModelError, UsageError, unknown
 from xhat.lang import listed, say
 from xhat.study.claim import PRESETS, Claim, Context
 from xhat.study.claims import CLAIMS
+from xhat.study.devices import check_device
 from xhat.study.laws import LAWS
 from xhat.study.networks import make_users
 from xhat.study.spec import LawSpec, Network, Spec, run_key
@@ -20,6 +21,7 @@ from xhat.study.subjects import users
 from xhat.study.verdict import MIN_PAIRS
 
 Named = str | Callable[..., Any]
+MIN_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Plan:
     folder: Path  # where a user's modules are looked for
     asked: str
     subject: str
+    device: str = "cpu"  # where networks train
 
     def key(self, spec: Spec) -> str:
         """Return the run's key, over the spec and what it only names: data and a user's source."""
@@ -54,12 +57,15 @@ def make_plan(
     seeds: int | None,
     steps: int | None,
     folder: Path | None,
+    device: str = "cpu",
+    elsewhere: bool = False,
 ) -> Plan:
     """Check what was asked, and load the user's network and the data once.
 
     Raises:
-        UsageError: an unknown preset, claim or data name, with the nearest ones; a claim that cannot take
-            a user's network; ``paper`` without CIFAR-10's folder.
+        UsageError: an unknown preset, claim, data or device name, with the nearest ones; a claim that
+            cannot take a user's network; ``paper`` without CIFAR-10's folder; a device that is missing here,
+            unless runs are done ``elsewhere``.
         ModelError: the user's module fails.
         DataError: data that are missing or damaged.
     """
@@ -67,8 +73,9 @@ def make_plan(
         raise unknown("preset", preset, PRESETS)
     if seeds is not None and seeds < MIN_PAIRS:
         raise UsageError(f"{seeds} seeds decide nothing; ask for {MIN_PAIRS} at least, or leave --seeds out")
-    if steps is not None and (steps < 10 or model is None):
-        raise UsageError("--steps sets the training steps of your own network: 10 or more, with --model")
+    if steps is not None and steps < MIN_STEPS:
+        raise UsageError(f"{steps} steps train nothing; ask for {MIN_STEPS} at least, or leave --steps out")
+    check_device(device, present=not elsewhere)
     where = (folder or Path.cwd()).resolve()
     model_name, data_name = _name(model, "model"), _name(data, "data")
     user = users(preset, model_name, data_name or "") if model_name else None
@@ -90,6 +97,7 @@ def make_plan(
         folder=where,
         asked=say("Do these hold: {what}?", what=listed(words, ", ")),
         subject=" on ".join(filter(None, (model_name, data_name))),
+        device=device,
     )
 
 

@@ -21,7 +21,7 @@ from xhat.study.execute import law_result
 from xhat.study.executors import Done, LocalPool, SharedExecutor, Task, Workers
 from xhat.study.plan import Named, Plan, make_plan
 from xhat.study.result import ClaimResult, Environment, LawResult, Study, disagreement
-from xhat.study.spec import LawSpec, Spec, describe
+from xhat.study.spec import LawSpec, Spec, TrainSpec, describe
 from xhat.study.store import Run, Store
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def run(
     executor: Executor | None = None,
     seeds: int | None = None,
     steps: int | None = None,
+    device: str = "cpu",
     workers: int | None = None,
     listener: Listener | None = None,
     folder: Path | None = None,
@@ -67,7 +68,8 @@ def run(
         out: Folder of the store.
         executor: A ``concurrent.futures`` executor, such as Dask's; local processes by default.
         seeds: In place of the preset's.
-        steps: Training steps of the user's network, in place of the preset's.
+        steps: Training steps of every network, in place of the preset's and the claims' own.
+        device: Where networks train: "cpu" or "cuda".
         workers: Local processes; one a core by default.
         listener: Is told of progress.
         folder: Where a user's modules are looked for; the working folder by default.
@@ -82,7 +84,17 @@ def run(
         ModelError: a user's network that cannot be made or does not fit its data.
         StoreError: a folder that cannot be written.
     """
-    plan = make_plan(preset, claims=claims, model=model, data=data, seeds=seeds, steps=steps, folder=folder)
+    plan = make_plan(
+        preset,
+        claims=claims,
+        model=model,
+        data=data,
+        seeds=seeds,
+        steps=steps,
+        folder=folder,
+        device=device,
+        elsewhere=executor is not None,
+    )
     store = Store(out)
     hands: Workers = LocalPool(workers) if executor is None else SharedExecutor(executor)
     try:
@@ -166,6 +178,8 @@ class _Director:
 
     def _ask(self, case: _Case, specs: Sequence[Spec]) -> None:
         """Note what a case needs, and queue what neither the store nor another case has."""
+        device = self.plan.device
+        specs = [replace(s, device=device) if isinstance(s, TrainSpec) else s for s in specs]
         case.wanted = [self.plan.key(spec) for spec in specs]
         case.rounds += 1
         for key, spec in zip(case.wanted, specs, strict=True):

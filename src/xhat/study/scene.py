@@ -1,7 +1,8 @@
 """A network in the middle of its training, as a measure finds it."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,12 @@ class Scene:
     step: int  # training steps done
     batch: tuple[Tensor, Tensor]  # input and target of the step that comes next
     lr: Tensor  # (M,)
+
+    def on_cpu(self) -> "Scene":
+        """Return the scene with a copy of the model, and all else, on the CPU: measures make tensors there."""
+        x, y = self.batch
+        model = copy.deepcopy(self.model).cpu()
+        return replace(self, model=model, batch=(x.cpu(), y.cpu()), lr=self.lr.cpu())
 
     @property
     def members(self) -> int:

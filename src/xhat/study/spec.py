@@ -90,7 +90,8 @@ class Measure(Protocol):
     """What a run measures before the steps ``at``; the number of steps stands for the end.
 
     A frozen dataclass in ``study/measures``; ``kind`` is one of its fields, so that the key tells measures
-    apart, and the name under which its arrays are kept.
+    apart, and the name under which its arrays are kept. It may make tensors on the CPU: where a network
+    trains elsewhere it gets a copy, unless its class says ``anywhere = True``.
     """
 
     @property
@@ -123,6 +124,7 @@ class TrainSpec:
     measures: tuple[Measure, ...] = ()
     gradients: bool = False  # keep each layer's gradient norm at the start
     threads: int = 1
+    device: str = "cpu"  # or "cuda"
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Classification:
         data = self._data
         x, y = (data.test_x, data.test_y) if train is None else (data.train_x[:train], data.train_y[:train])
         right, loss = 0, 0.0
-        for part, target in _chunks(x, y):
+        for part, target in _chunks(x, y, _device(model)):
             output = model(part)
             right += int((output.argmax(1) == target).sum())
             loss += float(F.cross_entropy(output, target, reduction="sum"))
@@ -137,13 +137,14 @@ class EnsembleClassification:
     def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
         data = self._data
         x, y = (data.test_x.flatten(1), data.test_y) if train is None else (self._x[:train], self._y[:train])
-        right = torch.zeros(len(self.chance), dtype=torch.long)
-        loss = torch.zeros(len(self.chance))
-        for part, target in _chunks(x, y):
+        device = _device(model)
+        right = torch.zeros(len(self.chance), dtype=torch.long, device=device)
+        loss = torch.zeros(len(self.chance), device=device)
+        for part, target in _chunks(x, y, device):
             output = model(part.t()[None])
             right += (output.argmax(1) == target).sum(1)
             loss += F.cross_entropy(output, target.expand(len(loss), -1), reduction="none").sum(1)
-        return right.double() / len(y), loss / len(y)
+        return right.double().cpu() / len(y), loss.cpu() / len(y)
 
 
 class LinearRegression:
@@ -173,12 +174,18 @@ class LinearRegression:
     @torch.no_grad()
     def assess(self, model: nn.Module, *, train: int | None) -> tuple[Tensor, Tensor]:
         """Return NaN, since nothing is classified, and the loss on all samples, which are training and test."""
-        return torch.full((len(self.chance),), torch.nan), self.losses(model(self._x), self._target)
+        device = _device(model)
+        losses = self.losses(model(self._x.to(device)), self._target.to(device))
+        return torch.full((len(self.chance),), torch.nan), losses.cpu()
 
 
-def _chunks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def _chunks(x: Tensor, y: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(y), _CHUNK):
-        yield x[start : start + _CHUNK], y[start : start + _CHUNK]
+        yield x[start : start + _CHUNK].to(device), y[start : start + _CHUNK].to(device)
 
 
 def _linear_data(seed: int, width: int, samples: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from xhat.landscape._unchanged import State, unchanged
 from xhat.landscape._walk import Walk, walk
 from xhat.landscape.recording import QUANTILES, Recording, record
 from xhat.models import Ensemble
+from xhat.study.devices import on_device
 from xhat.study.networks import build, seed_everything
 from xhat.study.scene import Scene
 from xhat.study.spec import Data, TrainSpec
@@ -48,19 +49,18 @@ def train(
         record_step (R,) and the fields of each recorded position; layer_gradient (M, L); of each measure
         that was taken A times KIND_step (A,) and KIND_NAME (M, A, ...).
     """
-    with _callers_state_kept():
+    with _callers_state_kept(), on_device(spec.device) as device:
         torch.set_num_threads(spec.threads)
-        return _Training(spec, folder).run(tick or (lambda share: None))
+        return _Training(spec, folder, device).run(tick or (lambda share: None))
 
 
 @contextmanager
 def _callers_state_kept() -> Iterator[None]:
-    """Put back the number of threads and the states of the global random generators."""
+    """Put back the number of threads and the states of numpy's and Python's random generators."""
     threads = torch.get_num_threads()
     states = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
         np.random.set_state(states[0])  # noqa: NPY002
@@ -68,15 +68,16 @@ def _callers_state_kept() -> Iterator[None]:
 
 
 class _Training:
-    def __init__(self, spec: TrainSpec, folder: Path | None) -> None:
-        self.spec = spec
+    def __init__(self, spec: TrainSpec, folder: Path | None, device: torch.device) -> None:
+        self.spec, self.device = spec, device
         data = None if spec.network.name == "deep-linear" else load_data(spec.data, folder)
-        self.model = build(spec.network, spec.members, data, folder)
+        # Made on the CPU and moved, so that initial weights and batches are the same everywhere.
+        self.model = build(spec.network, spec.members, data, folder).to(device)
         self.task = _task(spec, data)
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self.members = len(spec.members)
-        self.lr = torch.tensor([member.lr for member in spec.members])
-        self.decay = torch.tensor([member.decay for member in spec.members])
+        self.lr = torch.tensor([member.lr for member in spec.members], device=device)
+        self.decay = torch.tensor([member.decay for member in spec.members], device=device)
         self.velocity = [torch.zeros_like(p) for p in self.parameters] if spec.momentum else []
         if not self.parameters:
             raise ModelError(f"{spec.network.name} (norm={spec.network.norm!r}) has nothing to train")
@@ -93,7 +94,7 @@ class _Training:
         with self._recording() as recording:
             for step in range(spec.steps):
                 self.model.train()
-                x, y = self.task.batch(step)
+                x, y = (part.to(self.device) for part in self.task.batch(step))
                 if step == 0:
                     self._try(x, y)
                     if spec.gradients:
@@ -101,7 +102,7 @@ class _Training:
                 if spec.probe and step in spec.probe.at:
                     walks.append(self._walk(x, y, spec.probe.ratios))
                 if recording and spec.record and step in spec.record.at:
-                    recording.snapshot(self.task.fixed(spec.record.batch), step)
+                    recording.snapshot(self.task.fixed(spec.record.batch).to(self.device), step)
                 self._measure(step, (x, y), taken)
                 loss[:, step] = self._step(x, y)
                 if not bool(loss[:, step].isfinite().any()):
@@ -133,8 +134,10 @@ class _Training:
     ) -> None:
         for measure in self.spec.measures:
             if step in measure.at:
+                scene = Scene(self.model, self.task, step, batch, self.lr)
+                fits = self.device.type == "cpu" or getattr(measure, "anywhere", False)
                 with unchanged(self.model):
-                    found = measure.take(Scene(self.model, self.task, step, batch, self.lr))
+                    found = measure.take(scene if fits else scene.on_cpu())
                 taken.setdefault(measure.kind, []).append((step, found))
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
@@ -212,7 +215,7 @@ class _Training:
             for p, g in zip(self.parameters, slopes, strict=True)
             if p.dim() - self._lead >= 2
         ]
-        return [name for name, _ in kept], torch.stack([norm for _, norm in kept], 1).numpy()
+        return [name for name, _ in kept], torch.stack([norm for _, norm in kept], 1).cpu().numpy()
 
     def _outcome(self, loss: Tensor) -> Arrays:
         tail = max(1, self.spec.steps // 10)

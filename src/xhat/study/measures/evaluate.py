@@ -1,6 +1,7 @@
 """Accuracy and loss in evaluation mode, at steps of the training."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -19,6 +20,7 @@ class Evaluate:
     at: tuple[int, ...]
     train: int = 0
     kind: str = field(default="evaluate", init=False)
+    anywhere: ClassVar[bool] = True
 
     @torch.no_grad()
     def take(self, scene: Scene) -> Arrays:
