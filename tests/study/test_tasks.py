@@ -148,3 +148,54 @@ def test_linear_regression_is_a_sum_of_squares_on_data_of_each_seed():
     torch.testing.assert_close(task.losses(torch.zeros_like(x), target), task.chance)
     assert task.fixed(7).shape == (3, 10, 7)
     assert task.evaluate(nn.Identity()) == {}
+
+
+# --- assessing a network on the way
+
+
+def scores(x: Tensor) -> Tensor:
+    """Scores that hang on the sample's number alone: the right class where it is below 105."""
+    number = x.flatten(1)[:, 0]
+    wanted = torch.where(number % 100 < 5, number % 100 % CLASSES, (number % 100 + 1) % CLASSES)
+    return 2.0 * F.one_hot(wanted.long(), CLASSES).float()
+
+
+class Single(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return scores(x)
+
+
+class Pair(nn.Module):
+    """Two members: the scores, and scores all alike."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = scores(x[0].T).T
+        return torch.stack([found, torch.zeros_like(found)])
+
+
+@pytest.mark.parametrize(("train", "right", "count"), [(None, 5, 7), (4, 4, 4), (8, 5, 8)])
+def test_assess_counts_and_averages_on_test_or_first_training_samples(train, right, count):
+    data = numbered()
+    x, y = (data.test_x, data.test_y) if train is None else (data.train_x[:train], data.train_y[:train])
+    accuracy, loss = Classification(data, 0, 5).assess(Single(), train=train)
+    assert accuracy.tolist() == [right / count]
+    torch.testing.assert_close(loss, F.cross_entropy(scores(x), y)[None])
+    both, losses = EnsembleClassification(data, (0, 1), 5).assess(Pair(), train=train)
+    assert both[0] == right / count
+    torch.testing.assert_close(losses, torch.tensor([float(loss), math.log(CLASSES)]))
+
+
+def test_assess_leaves_the_mode_to_the_caller():
+    class Mode(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.training
+            return scores(x)
+
+    Classification(numbered(), 0, 5).assess(Mode().train(), train=None)
+
+
+def test_assess_of_the_linear_regression_is_its_loss():
+    task = LinearRegression((0, 1))
+    accuracy, loss = task.assess(nn.Identity(), train=None)
+    assert accuracy.isnan().all()
+    torch.testing.assert_close(loss, task.losses(*task.batch(0)))
