@@ -80,6 +80,9 @@ MEASURED: dict[str, Callable[[Fate, Any, int], dict[str, Any]]] = {
     "weight_norms": _weighed,
     "linear_part": _linear,
     "perturb": _perturbed,
+    "layer_step": lambda fate, measure, step: {
+        name: np.full(len(measure.layers), 0.1) + 0 * fate.final for name in ("decrease", "rate")
+    },
     "control": _controlled,
 }
 

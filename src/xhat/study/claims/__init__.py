@@ -19,6 +19,7 @@ from xhat.study.claims import (
     scale_insensitive,
     smoother_loss,
     stable_training,
+    where_to_normalise,
 )
 
 CLAIMS: dict[str, Claim] = {
@@ -37,6 +38,7 @@ CLAIMS: dict[str, Claim] = {
         diverging_distributions.CLAIM,
         decoupling.CLAIM,
         regularises.CLAIM,
+        where_to_normalise.CLAIM,
         limits_batch.CLAIM,
         limits_depth.CLAIM,
         limits_norms.CLAIM,

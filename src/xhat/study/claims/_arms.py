@@ -31,12 +31,12 @@ def left_out(count: int, arm: str) -> str:
     return say("{count} seeds left out, where {arm} does not train", count=count, arm=NAMES[arm])
 
 
-def at_edge(arms: Mapping[str, Tuned]) -> str:
+def at_edge(arms: Mapping[str, Tuned], names: Mapping[str, str] = NAMES) -> str:
     """Say which arms that train have their best rate at an end of the grid; "" if none has."""
     ends = [arm for arm, found in arms.items() if found.at_edge and trained(found).any()]
     if not ends:
         return ""
-    return say("best rate at the grid's end: {arms}", arms=say_arms(ends))
+    return say("best rate at the grid's end: {arms}", arms=listed([names[arm] for arm in ends], ", "))
 
 
 def say_arms(arms: Sequence[str]) -> str:

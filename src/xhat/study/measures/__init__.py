@@ -5,6 +5,7 @@ A claim puts measures into ``TrainSpec.measures``; ``Outcome.measured`` gives ba
 
 from xhat.study.measures.control import Control
 from xhat.study.measures.evaluate import Evaluate
+from xhat.study.measures.layer_step import LayerStep
 from xhat.study.measures.linear_part import LinearPart
 from xhat.study.measures.perturb import Perturb
 from xhat.study.measures.recalibrated import Recalibrated
@@ -14,6 +15,7 @@ from xhat.study.measures.weight_norms import WeightNorms
 __all__ = [
     "Control",
     "Evaluate",
+    "LayerStep",
     "LinearPart",
     "Perturb",
     "Recalibrated",

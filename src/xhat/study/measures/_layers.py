@@ -10,9 +10,8 @@ ALIVE = 0.01  # of the layer's root mean square standard deviation: a unit below
 TINY = 1e-15  # in place of a standard deviation of 0, whose logarithm and slope are infinite
 
 
-def entering(scene: Scene, samples: int) -> Tensor:
-    """Return the first ``samples`` training samples as the first block takes them."""
-    x = scene.task.fixed(samples)
+def entering(scene: Scene, x: Tensor) -> Tensor:
+    """Return the network's input as the first block takes it."""
     return x.flatten(1) if isinstance(weighted(scene.blocks[0]), nn.Linear) else x
 
 

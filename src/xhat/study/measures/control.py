@@ -75,7 +75,7 @@ class Control:
 
     def _best(self, scene: Scene, parameters: list[Tensor], first: int) -> tuple[Floats, Floats, Floats]:
         with torch.no_grad():
-            x = through(scene.blocks[:first], entering(scene, self.samples))
+            x = through(scene.blocks[:first], entering(scene, scene.task.fixed(self.samples)))
         blocks = [*scene.blocks[first : self.layer], scene.blocks[self.layer][:-1]]
         kept = [p.detach().clone() for p in parameters]
         best = np.full(scene.members, np.inf)

@@ -44,7 +44,7 @@ class Perturb:
     @torch.no_grad()
     def take(self, scene: Scene) -> Arrays:
         """Perturb the weights, look at the layers, and put the weights back."""
-        x = entering(scene, self.samples)
+        x = entering(scene, scene.task.fixed(self.samples))
         _settle(scene, x)
         shape = (scene.members, len(CASES), len(self.layers), len(self.sizes))
         shift, share = np.zeros(shape), np.zeros(shape)
