@@ -1,6 +1,6 @@
 """Arms at their own best rates, as several claims name and list them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,17 +44,26 @@ def say_arms(arms: Sequence[str]) -> str:
     return listed([NAMES[arm] for arm in arms], ", ")
 
 
+COLUMNS = ("arm", "best rate", "seeds that train", "final training loss", "test accuracy (%), mean")
+
+
 def arms_table(title: str, arms: Mapping[str, Tuned], names: Mapping[str, str] = NAMES) -> Table:
     """Return a table of each arm at its best rate."""
-    rows = [
-        (
+    return Table(title, COLUMNS, tuple(_rows(arms, names)))
+
+
+def grouped_table(title: str, column: str, groups: Mapping[int, Mapping[str, Tuned]]) -> Table:
+    """Return a table of each arm at its best rate, for every value of what ``column`` names."""
+    rows = tuple((value, *row) for value, arms in groups.items() for row in _rows(arms, NAMES))
+    return Table(title, (column, *COLUMNS), rows)
+
+
+def _rows(arms: Mapping[str, Tuned], names: Mapping[str, str]) -> Iterator[tuple[str | float | int, ...]]:
+    for arm, found in arms.items():
+        yield (
             names[arm],
             say("{rate:g}, at the grid's end", rate=found.rate) if found.at_edge else found.rate,
             int(trained(found).sum()),
             float(np.mean([outcome.final_loss for outcome in found.outcomes])),
             float(found.accuracy.mean()),
         )
-        for arm, found in arms.items()
-    ]
-    columns = ("arm", "best rate", "seeds that train", "final training loss", "test accuracy (%), mean")
-    return Table(title, columns, tuple(rows))

@@ -15,12 +15,12 @@ import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
-from xhat.study.claims._arms import NAMES, arms_table, at_edge, trained
+from xhat.study.claims._arms import NAMES, at_edge, grouped_table, trained
 from xhat.study.claims._tuned import RATES, Tuned, Tuning, tuned
 from xhat.study.curves import mean_curve
 from xhat.study.measures import Evaluate
 from xhat.study.outcome import Outcome, Training
-from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, Table, overall
+from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, overall
 from xhat.study.spec import Network
 from xhat.study.subjects import mlp, subjects_table, vgg
 from xhat.study.verdict import difference
@@ -35,14 +35,17 @@ OTHER = {"vgg": "group", "mlp": "layer"}  # what BN is held against, by network;
 TEXT = ClaimText(
     id="limits-batch",
     title="With small batches batch norm loses its use",
-    says="BN's statistics come from one mini-batch; where that is small, BN stops helping.",
+    says=(
+        "Not in the notes, but a limit of what they say: μ and σ² are those of one mini-batch, and where that "
+        "is small, BN stops helping."
+    ),
     measured=(
         "Batches of 2 up to the network's usual size, the same number of steps at every size. Each arm at "
         f"its own best learning rate at each size, of {SMALL_RATES[0]:g} to {SMALL_RATES[-1]:g} for small "
         f"batches, {RATES[0]:g} to {RATES[-1]:g} at the usual size, in factors of about three; chosen by "
         f"training loss, with small batches by that on {SAMPLES:,} training samples in evaluation mode, since "
-        "a few small batches are too noisy. BN is held against layer norm (MLP), "
-        "group norm (VGG), or the plain network (a user's). The effect is what BN's lead in test accuracy "
+        "a few small batches are too noisy. BN is held against layer norm (MLP), group norm (VGG), or the "
+        "plain network (a user's). The effect is what BN's lead in test accuracy "
         "over the other falls by from the usual size to 2, so that what fewer samples cost both is left out."
     ),
     threshold=(
@@ -51,8 +54,9 @@ TEXT = ClaimText(
     ),
     does_not_show=(
         "Equal steps mean that small batches see fewer samples in all; with equal epochs all arms would do "
-        "better there. A batch is normalised on one machine here; what counts for BN is the batch of each "
-        "worker. Remedies such as batch renormalisation are not tried."
+        "better there. With the smallest batches networks may not count as trained in any arm: what is "
+        "compared then is how far each has come. A batch is normalised on one machine here; what counts for "
+        "BN is the batch of each worker. Remedies such as batch renormalisation are not tried."
     ),
     source="Wu, He 2018, arXiv 1803.08494, fig. 1.",
     expected="Wu and He: from 32 to 2 images a worker the error with BN rises by about 10 points.",
@@ -97,7 +101,14 @@ def measure(context: Context) -> Measurement:
         tuple(effects),
         (_figure(cases),),
         (
-            *(table for case in cases for table in _tables(case)),
+            *(
+                grouped_table(
+                    say("{network}: each arm at its best rate", network=case.subject.name),
+                    "samples in a batch",
+                    case.arms,
+                )
+                for case in cases
+            ),
             subjects_table(*subjects),
         ),
         runs=tuple(dict.fromkeys(key for _, keys in found for key in keys)),
@@ -220,16 +231,6 @@ def _figure(cases: list[_Case]) -> Figure:
 
 def _marked(curve: Curve) -> Curve:
     return replace(curve, mode="lines+markers")
-
-
-def _tables(case: _Case) -> list[Table]:
-    return [
-        arms_table(
-            say("{network}, {size} samples a batch: each arm at its best rate", network=name, size=size),
-            arms,
-        )
-        for name, (size, arms) in ((case.subject.name, item) for item in case.arms.items())
-    ]
 
 
 def _words(case: _Case) -> str:

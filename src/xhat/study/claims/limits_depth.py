@@ -15,7 +15,7 @@ import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
-from xhat.study.claims._arms import NAMES, arms_table, at_edge, left_out, trained
+from xhat.study.claims._arms import NAMES, at_edge, grouped_table, left_out, trained
 from xhat.study.claims._growth import RELU, growth, hidden_gradients
 from xhat.study.claims._limits_depth_figures import accuracy_figure, gradient_figure, growth_table, words
 from xhat.study.claims._tuned import Tuned, Tuning, tuned
@@ -46,8 +46,9 @@ TEXT = ClaimText(
     id="limits-depth",
     title="With batch norm gradients grow with depth, until deep networks do not train",
     says=(
-        "BN helps deep networks, but not without end: at initialisation it makes gradients grow by a fixed "
-        "factor a layer, whatever the initial variance, and very deep networks with BN do not train."
+        "Not in the notes, but a limit of what they say: BN helps deep networks, but not without end. At "
+        "initialisation it makes gradients grow by a fixed factor a layer, whatever the initial variance, and "
+        "very deep networks with BN do not train."
     ),
     measured=(
         "Wide MLPs at initialisation: norm of each hidden layer's weight gradient on one batch; the growth "
@@ -95,10 +96,7 @@ def measure(context: Context) -> Measurement:
         (gradient_figure(wide, wide_subjects["relu"]), accuracy_figure(by_depth)),
         (
             growth_table(wide),
-            *(
-                arms_table(say("{depth} hidden layers: each arm at its best rate", depth=depth), arms)
-                for depth, arms in by_depth.items()
-            ),
+            grouped_table("Narrow MLPs: each arm at its best rate", "hidden layers", by_depth),
             subjects_table(*wide_subjects.values(), *deep.values()),
         ),
         runs=tuple(dict.fromkeys((*keys, *(key for _, more in trainings for key in more)))),

@@ -31,8 +31,9 @@ TEXT = ClaimText(
     id="limits-norms",
     title="Normalising by other norms of the batch does as well",
     says=(
-        "BN's effect is not that it keeps distributions Gaussian-like: dividing by the L1 or the L∞ norm in "
-        "place of the standard deviation does as well."
+        "Not in the notes, but in the paper they cite: BN's effect is not that it keeps distributions "
+        "Gaussian-like, since dividing by the L1 or the L∞ norm in place of the standard deviation does as "
+        "well."
     ),
     measured=(
         "The batch's mean is taken off and the rest divided by its mean size (L1), its root mean square "

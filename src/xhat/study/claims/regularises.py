@@ -67,6 +67,10 @@ TEXT = ClaimText(
     ),
     expected="[IS]: dropout can be left out or lowered with BN without more overfitting.",
     cost="quick: about 1 minute; full: about 5 minutes",
+    changes=(
+        "After a first run of quick, in which networks had hardly begun to overfit, full trains longer (1,000 "
+        "steps, not 600) and narrower networks (64 units, not 128). Thresholds stayed."
+    ),
 )
 
 
@@ -103,7 +107,7 @@ def _few(subject: Subject, preset: str) -> Subject:
     subject = replace(subject, data=replace(subject.data, train=samples))
     if subject.is_users or preset == "smoke":
         return subject
-    width, steps = {"quick": (64, 300), "full": (128, 600), "paper": (256, 3000)}[preset]
+    width, steps = {"quick": (64, 300), "full": (64, 1000), "paper": (256, 3000)}[preset]
     network = subject.network.with_options(width=width)
     return replace(subject, network=network, steps=steps, batch_size=BATCH)
 
@@ -142,24 +146,31 @@ def _at_equal_loss(subject: Subject, arms: Mapping[str, Tuned]) -> list[Effect]:
         notes = [at_edge({name: arms[name] for name in (arm, base)})]
         if not both.all():
             notes.append(say("{count} seeds left out, where an arm does not train", count=int((~both).sum())))
-        values = {"arm": NAMES[arm], "base": NAMES[base], "network": subject.name}
-        effects += [
+        effects.append(
             difference(
-                say("test accuracy at equal training loss, {arm} against {base}, {network}", **values),
+                say(
+                    "test accuracy at equal training loss, {arm} against {base}, {network}",
+                    arm=NAMES[arm],
+                    base=NAMES[base],
+                    network=subject.name,
+                ),
                 say("points, {arm} − {base}", arm=NAMES[arm], base=NAMES[base]),
                 accuracy,
                 threshold=BETTER,
                 primary=arm == "batch",
                 note=listed([note for note in notes if note], "; "),
-            ),
-            difference(
-                say("test loss at equal training loss, {arm} against {base}, {network}", **values),
-                say("cross-entropy, {base} − {arm}", arm=NAMES[arm], base=NAMES[base]),
-                loss,
-                threshold=0.0,
-                primary=False,
-            ),
-        ]
+            )
+        )
+        if arm == "batch":
+            effects.append(
+                difference(
+                    say("test loss at equal training loss, {network}", network=subject.name),
+                    "cross-entropy, no normalisation − batch norm",
+                    loss,
+                    threshold=0.0,
+                    primary=False,
+                )
+            )
     return effects
 
 
@@ -188,20 +199,6 @@ def _dropout_effects(subject: Subject, arms: Mapping[str, Tuned]) -> list[Effect
             note=note,
         )
     ]
-    for share in SHARES[1:]:
-        effects.append(
-            difference(
-                say(
-                    "gain of dropout {share:g}, without BN less with BN, {network}",
-                    share=share,
-                    network=subject.name,
-                ),
-                "points",
-                list((_gain(arms, "none", (share,)) - _gain(arms, "batch", (share,)))[both]),
-                threshold=LESS_NEED,
-                primary=False,
-            )
-        )
     for norm in ("none", "batch"):
         effects.append(
             difference(
