@@ -93,7 +93,7 @@ def test_scale_insensitive_leaves_out_seeds_that_decay_makes_infinite():
     assert effect.seeds == 9
     table = next(table for table in result.tables if "decay" in table.columns)
     assert len(table.rows) == len(RATES) * (1 + len(DECAYS))
-    assert [row[2] for row in table.rows if row[1] == DECAYS[0]] == ["9/10"] * len(RATES)
+    assert [row[2] for row in table.rows if row[1] == DECAYS[0]] == ["9 of 10"] * len(RATES)
 
 
 @pytest.mark.parametrize("final", [CHANCE, NAN])

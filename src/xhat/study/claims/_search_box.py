@@ -33,7 +33,7 @@ class Box:
 
 def own_box(context: Context) -> Box:
     """Return the box of our own network, an MLP of five hidden layers."""
-    steps = {"full": 400}.get(context.preset)  # of two thirds of the usual length: there are many members
+    steps = {"full": 300}.get(context.preset)  # half the usual length: there are many members
     subject = context.subject(mlp(context.preset, depth=5, steps=steps))
     if context.preset == "smoke":
         return Box(subject, (0.03, 0.1, 0.3), scales(5), ("none", "layer", "batch"))

@@ -195,7 +195,7 @@ def table(decayed: Decayed) -> Table:
             (
                 rate,
                 decay,
-                f"{len(finite)}/{len(group)}",
+                say("{count} of {total}", count=len(finite), total=len(group)),
                 middle,
                 rate / middle**2,
                 100 * float(np.mean([outcome.test_accuracy for outcome in group])),

@@ -1,7 +1,7 @@
 """easier-search: with BN the search for hyper-parameters is easy, and their workable range is large.
 
 Source: the notes' first paragraph; no paper is cited for it. Expected there: no number. The measure is ours.
-Cost on 2 cores: quick about 1 minute, full about 7.
+Cost on 2 cores: quick about 1 minute, full about 5.
 Command: xhat study --claims easier-search
 """
 
@@ -50,7 +50,7 @@ TEXT = ClaimText(
     ),
     source="The notes' own words, ours to measure.",
     expected="No number is known.",
-    cost="quick: about 1 minute; full: about 7 minutes",
+    cost="quick: about 1 minute; full: about 5 minutes",
 )
 
 Floats = npt.NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 Source: the notes; Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 3: normalising the inputs of a sigmoid
 would constrain them to its linear regime, hence γ and β. Expected there: no number.
-Cost on 2 cores: quick about 20 seconds, full about 4 minutes.
+Cost on 2 cores: quick about 20 seconds, full about 2 minutes.
 Command: xhat study --claims gamma-beta-needed
 """
 
@@ -65,7 +65,7 @@ TEXT = ClaimText(
     ),
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.",
     expected="[IS] gives the argument and no number.",
-    cost="quick: about 20 seconds; full: about 4 minutes",
+    cost="quick: about 20 seconds; full: about 2 minutes",
 )
 
 Floats = npt.NDArray[np.float64]
@@ -168,7 +168,7 @@ def _inputs_figure(cases: Sequence[_Case], words: Sequence[str]) -> Figure:
         ),
         alt=say("Cumulative distributions of |z| by arm. {words}", words=listed(words, " ")),
         panels=tuple(
-            Panel(case.activation, Axis("|z|, value in front of the activation"), y, _cumulative(case))
+            Panel(case.activation, Axis("|z|, z in front of the activation"), y, _cumulative(case))
             for case in cases
         ),
     )
@@ -235,7 +235,7 @@ def _table(cases: Sequence[_Case]) -> Table:
                     name,
                     case.arms[arm].rate,
                     float(case.arms[arm].accuracy.mean()),
-                    f"{len(trained)}/{case.subject.seeds}",
+                    say("{count} of {total}", count=len(trained), total=case.subject.seeds),
                     float(np.mean(trained)) if trained else float("nan"),
                 )
             )

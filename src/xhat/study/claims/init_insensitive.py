@@ -4,7 +4,7 @@ Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 3.3: BN(Wu) = BN((aW)u).
 independent of the scale, not training: at a fixed learning rate the effective rate goes as 1/a². The claim
 measures where that ends it.
 Expected there: output and Jacobian do not change with the scale; no accuracy is given.
-Cost on 2 cores: quick about 1 minute, full about 7; the runs are easier-search's too.
+Cost on 2 cores: quick about 1 minute, full about 5; the runs are easier-search's too.
 Command: xhat study --claims init-insensitive
 """
 
@@ -54,12 +54,12 @@ TEXT = ClaimText(
     ),
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.3.",
     expected="[IS]: the layer's output and its Jacobian do not change with the scale; no accuracy is given.",
-    cost="quick: about 1 minute; full: about 7 minutes, shared with easier-search",
+    cost="quick: about 1 minute; full: about 5 minutes, shared with easier-search",
     changes=(
         "The workable range counted points instead of the distance between them, and the loss was taken "
         "against the best of all scales, which overstates it; a network that does not train counted as "
         "workable. Later the runs became those of easier-search: rates from 0.01 to 10 instead of 0.03 to 0.3, "
-        "and in full 400 steps instead of 600. All runs were made anew on other seeds."
+        "and in full 300 steps instead of 600. All runs were made anew on other seeds."
     ),
 )
 

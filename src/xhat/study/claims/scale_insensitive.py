@@ -3,7 +3,7 @@
 Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 3.3: BN((aW)u) = BN(Wu), ∂BN((aW)u)/∂(aW) =
 (1/a)·∂BN(Wu)/∂W. On decay van Laarhoven 2017 (arXiv 1706.05350). Expected there: both equations, exact but
 for ε; at equilibrium ‖w‖⁴ grows as learning rate / decay.
-Cost on 2 cores: quick about 30 seconds, full about 4 minutes.
+Cost on 2 cores: quick about 30 seconds, full about 3 minutes.
 Command: xhat study --claims scale-insensitive
 """
 
@@ -65,7 +65,7 @@ TEXT = ClaimText(
         "[IS]: neither output nor, but for the factor 1/a, gradient changes. van Laarhoven: decay sets the "
         "effective learning rate only; ‖w‖⁴ ∝ learning rate / decay at equilibrium."
     ),
-    cost="quick: about 30 seconds; full: about 4 minutes",
+    cost="quick: about 30 seconds; full: about 3 minutes",
     changes=(
         "The runs with weight decay, which are outside the verdict, started from He's weights, far above their "
         "equilibrium, and ended before they reached it. They now start from a tenth of them, with smaller "
