@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from xhat.study.claim import Context
 from xhat.study.claims import CLAIMS
 from xhat.study.spec import Member, Network
 
-from ..made import CHANCE, NAN, C, Fate, Fates, I, S, judged, primary, shaken
+from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, judged, primary, shaken
 
 
 def smooth(factor: float, *, by: float = 0.02) -> Fates:
@@ -72,3 +73,47 @@ def test_a_walk_that_overflows_is_rough_and_not_missing():
     effects = primary(judged(found, fates)).values()
     assert {effect.verdict for effect in effects} == {I}
     assert all(effect.estimate != effect.estimate or effect.estimate > 1 for effect in effects)
+
+
+# --- is it BN's smoothing, or any normalisation's?
+
+
+def beside(none: float, group: float, *, group_trains: bool = True) -> Fates:
+    def fates(network: Network, member: Member) -> Fate:
+        rough = {"none": none, "batch": 1.0, "group": group}[network.norm] * shaken(member)
+        return Fate(rough=rough, final=0.3 if group_trains or network.norm != "group" else CHANCE)
+
+    return fates
+
+
+def group_effects(result):
+    return [effect for effect in result.effects if effect.unit == "ratio, none / group"]
+
+
+def test_group_norm_stands_beside_bn_and_decides_nothing():
+    result = judged(CLAIMS["smoother-loss"], beside(2.0, 4.0))
+    assert result.verdict == S  # group norm is rougher than no normalisation, and is not asked
+    effects = group_effects(result)
+    assert [effect.estimate for effect in effects[:3]] == pytest.approx([0.5] * 3)
+    assert {effect.verdict for effect in effects[:3]} == {C}
+    assert not any(effect.primary for effect in effects)
+    assert all("VGG, lr 0.1" in effect.name for effect in effects)
+    assert any("times those with batch norm; 0.5, 0.5 and 0.5 times those with" in w for w in result.found)
+    drawn = [f for f in result.figures if any(c.arm == "group" for p in f.panels for c in p.curves)]
+    assert [figure.id for figure in drawn] == ["smoother-loss-vgg-0.1"]
+    assert "group norm, 4 of 4 runs train" in drawn[0].alt
+
+
+def test_a_group_norm_that_does_not_train_is_compared_with_nothing():
+    result = judged(CLAIMS["smoother-loss"], beside(2.0, 1.0, group_trains=False))
+    assert result.verdict == S
+    assert {effect.seeds for effect in group_effects(result)} == {0}
+    assert not any("group norm;" in words or "with group norm" in words for words in result.found)
+    assert any("lr 0.1, group norm: 4 of 4 runs do not train" in words for words in result.found)
+
+
+def test_group_norm_runs_at_one_rate_and_on_no_network_but_the_vgg():
+    wanted = next(CLAIMS["smoother-loss"].measure(Context("quick")))
+    rates = {(s.network.name, m.lr) for s in wanted if s.network.norm == "group" for m in s.members}
+    assert rates == {("vgg", 0.1)}
+    assert {s.network.norm for s in next(CLAIMS["smoother-loss"].measure(USERS))} == {"none", "batch"}

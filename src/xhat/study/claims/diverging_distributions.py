@@ -2,7 +2,7 @@
 
 The notes' open question. Santurkar et al. 2018 (arXiv 1805.11604, fig. 1) saw no difference between the
 distributions of two networks that both converge. No number is known for the rest: ours.
-Cost on 2 cores: quick about 1 minute, full about 15.
+Cost on 2 cores: quick about half a minute, full about 3.
 Command: xhat study --claims diverging-distributions
 """
 
@@ -63,7 +63,7 @@ TEXT = ClaimText(
     ),
     source="The notes' open question; after [S] Santurkar et al. 2018, arXiv 1805.11604, fig. 1 and Alg. 1.",
     expected="Unknown; [S] saw no marked difference between two networks that converge.",
-    cost="quick: about 1 minute; full: about 15 minutes",
+    cost="quick: about half a minute; full: about 3 minutes",
     changes=(
         "The Wasserstein distance is now the area between quantile functions, not a mean over levels; a "
         "network that stands still counts as not oscillating. All runs were made anew on other seeds."
