@@ -2,8 +2,8 @@
 
 Small networks leave a processor waiting: a step costs what its Python calls cost. An ensemble keeps the
 weights of all members in one tensor a layer and moves them with one batched matrix product. Each member
-computes what its own module would, to float rounding; torch's own kernels do the normalising, with the
-units of all members as their channels.
+computes what its own module would, to float rounding; torch's own batch_norm does the normalising, with
+the units of all members as its channels.
 """
 
 import copy
