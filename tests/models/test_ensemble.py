@@ -129,29 +129,6 @@ def test_members_draw_their_own_dropout() -> None:
     assert not module.hidden[0][-1].training  # the ensemble's mode is its own
 
 
-@pytest.mark.parametrize("norm", ["batch", "ghost3", "l1", "layer"])
-@pytest.mark.parametrize("affine", [True, False])
-def test_second_derivatives_are_those_of_the_members(norm: str, affine: bool) -> None:
-    modules = members(norm, "sigmoid", torch.float64, {"affine": affine})
-    ensemble, x = Ensemble(modules), inputs(dtype=torch.float64)
-    for out, parameters in (
-        (ensemble(x), list(ensemble.parameters())),
-        (separately(modules, x), [p for module in modules for p in module.parameters()]),
-    ):
-        slopes = torch.autograd.grad(out.square().sum(), parameters, create_graph=True)
-        torch.autograd.backward(sum(slope.sin().sum() for slope in slopes))
-    alone = zip(*(module.parameters() for module in modules), strict=True)
-    for stacked, own in zip(ensemble.parameters(), alone, strict=True):
-        torch.testing.assert_close(stacked.grad, torch.stack([p.grad for p in own if p.grad is not None]))
-
-
-def test_a_batch_of_one_sample() -> None:
-    ensemble, x = Ensemble(members("batch", "relu")), inputs()[..., :1]
-    with pytest.raises(UsageError, match="more than 1 value per channel"):
-        ensemble(x)
-    assert ensemble.eval()(x).shape == (MEMBERS, 4, 1)
-
-
 def float_buffers(module: nn.Module) -> list[Tensor]:
     return [buffer for buffer in module.buffers() if buffer.is_floating_point()]
 

@@ -1,7 +1,6 @@
 """The normalisation layers of an ensemble: each member's units are rows of one tensor (members, C, N)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,48 +35,8 @@ class _EnsembleNorm(nn.Module):
         return torch.addcmul(self.bias[..., None], x, self.weight[..., None])
 
 
-class _BatchNormOfRows(torch.autograd.Function):
-    """Batch norm of (1, C, N) with the batch's statistics; also returns mean and biased variance, (C,).
-
-    torch's kernel for this layout sums a row value by value, which takes three times as long as all the
-    rest of its forward pass. Here the rows are summed by torch's reductions, and torch's kernels do the
-    rest: they normalise with the statistics given, and their own backward pass, itself differentiable,
-    is that of training.
-    """
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean = x.mean(2)
-        var = torch.linalg.vector_norm(x - mean[..., None], dim=2).square_().div_(x.shape[2])
-        mean, var = mean[0], var[0]
-        out = F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
-        return out, mean, var, (var + eps).rsqrt_()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, _, ctx.eps = inputs
-        _, mean, var, inverse = output
-        ctx.mark_non_differentiable(mean, var, inverse)
-        ctx.save_for_backward(x, weight, mean, inverse)
-
-    @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse = ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad[:3])
-        found = torch.ops.aten.native_batch_norm_backward(
-            slopes[0], x, weight, None, None, mean, inverse, True, ctx.eps, wanted
-        )
-        return (*found, None)
-
-
 class EnsembleBatchNorm(_EnsembleNorm):
-    """One batch normalization of every member, by torch's own kernels. Shapes: (members, C, N) both ways.
-
-    Raises:
-        UsageError: in training a single value per channel.
-    """
+    """One batch normalization of every member, by torch's own kernel. Shapes: (members, C, N) both ways."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -95,17 +54,14 @@ class EnsembleBatchNorm(_EnsembleNorm):
         return self.running_mean.view(-1), self.running_var.view(-1), weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        samples = x.shape[-1]
-        rows = x.reshape(1, -1, samples)
-        mean, var, weight, bias = self._flat()
-        if not self.training:
-            return F.batch_norm(rows, mean, var, weight, bias, eps=self.eps).view(x.shape)
-        check_count(samples, x)
-        out, batch_mean, batch_var, _ = _BatchNormOfRows.apply(rows, weight, bias, self.eps)  # type: ignore[no-untyped-call]
-        mean.lerp_(batch_mean, self.momentum)
-        var.lerp_(batch_var * (samples / (samples - 1)), self.momentum)  # unbiased
-        result: Tensor = out.view(x.shape)
-        return result
+        out = F.batch_norm(
+            x.reshape(1, -1, x.shape[-1]),
+            *self._flat(),
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+        return out.view(x.shape)
 
 
 class EnsembleGhostBatchNorm(EnsembleBatchNorm):
