@@ -178,7 +178,7 @@ class _Training:
             else:
                 for parameter, slope in zip(self.parameters, slopes, strict=True):
                     rate = self.lr.view(-1, *[1] * (slope.dim() - 1))
-                    parameter.sub_(rate * slope)
+                    parameter.addcmul_(rate, slope, value=-1)
         return loss
 
     def _decayed(self, slopes: list[Tensor]) -> list[Tensor]:
