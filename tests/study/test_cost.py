@@ -57,7 +57,7 @@ def test_what_takes_longer_is_expected_to(dearer):
 def test_an_ensembles_cost_grows_with_depth_and_members():
     shallow, deep = (spec(mlp("quick", depth=depth), members=20) for depth in (8, 16))
     assert 1.5 < cost(deep) / cost(shallow) < 2.5
-    assert cost(spec(mlp("quick"), members=40)) > 1.8 * cost(shallow)
+    assert cost(spec(mlp("quick"), members=40)) > 1.5 * cost(shallow)
 
 
 def test_everything_has_a_cost():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from xhat.study.claims import CLAIMS
-from xhat.study.claims.larger_lr import RATES
+from xhat.study.claims._rates import RATES
 from xhat.study.spec import Member, Network
 
 from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, judged, primary

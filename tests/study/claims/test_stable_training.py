@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from xhat.study.claims import CLAIMS
+from xhat.study.claims._rates import RATES
 from xhat.study.claims._stability import EXCESS, FACTOR, WINDOW, spikes
-from xhat.study.claims.larger_lr import RATES
 from xhat.study.spec import Member, Network
 
 from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, judged, primary

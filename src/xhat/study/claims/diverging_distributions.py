@@ -16,7 +16,7 @@ from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.claims._diverging_figures import figures
 from xhat.study.claims._drift import STILL, Movement, Watched
-from xhat.study.claims.larger_lr import RATES, largest_rates, on_grid
+from xhat.study.claims._rates import RATES, largest_rates, on_grid
 from xhat.study.curves import spaced
 from xhat.study.outcome import Training, outcomes, specs
 from xhat.study.result import ClaimResult, ClaimText, Effect, Table, overall

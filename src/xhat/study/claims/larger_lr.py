@@ -7,25 +7,22 @@ Command: xhat study --claims larger-lr
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
-from xhat.study.curves import ARM_NAMES, mean_curve
-from xhat.study.outcome import Outcome, Training, outcomes, specs
-from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, Table, overall
-from xhat.study.spec import Member, TrainSpec
+from xhat.study.claims._larger_lr_figures import found_figure, grid_figure, table, words
+from xhat.study.claims._rates import RATES, Largest, descend, largest_rates, last_rate, on_grid
+from xhat.study.curves import ARM_NAMES
+from xhat.study.result import ClaimResult, ClaimText, Effect, Figure, Table, overall
+from xhat.study.spec import TrainSpec
 from xhat.study.store import Run
 from xhat.study.subjects import mlp, subjects_table, vgg
 from xhat.study.verdict import MIN_PAIRS, judge, ratio
 
 # Committed before the first run: the largest learning rate that trains must at least double.
 THRESHOLD = 2.0
-RATES = tuple(0.0125 * 2**k for k in range(14))  # up to 102.4
-TOP = 11  # where the search in larger networks starts: 25.6
 
 TEXT = ClaimText(
     id="larger-lr",
@@ -55,8 +52,7 @@ TEXT = ClaimText(
     ),
 )
 
-Largest = dict[str, list[float | None]]  # by arm, a rate a seed; None: no rate trains
-Search = Generator[Sequence[TrainSpec], Sequence[Run], tuple[Largest, Sequence[Run], list[Figure]]]
+Found = Generator[Sequence[TrainSpec], Sequence[Run], tuple[Largest, Sequence[Run], Figure]]
 
 
 def measure(context: Context) -> Measurement:
@@ -69,15 +65,15 @@ def measure(context: Context) -> Measurement:
     subjects = [
         _shortened(s, context.preset) for s in context.subjects(mlp(context.preset), vgg(context.preset))
     ]
-    searches = yield from together(*(_grid(s) if s.network.is_ensemble else _descend(s) for s in subjects))
+    searches = yield from together(*(_grid(s) if s.network.is_ensemble else _from_above(s) for s in subjects))
     for subject, (largest, runs, drawn) in zip(subjects, searches, strict=True):
-        figures += drawn
+        figures.append(drawn)
         keys += [run.key for run in runs]
         effects.append(_effect(subject, largest, "batch", primary=True))
         if "layer" in largest:
             effects.append(_effect(subject, largest, "layer", primary=False))
-        tables.append(_table(subject, largest))
-        found.append(_words(subject, largest))
+        tables.append(table(subject, largest))
+        found.append(words(subject, largest))
     return ClaimResult(
         TEXT,
         overall(effects),
@@ -89,32 +85,14 @@ def measure(context: Context) -> Measurement:
     )
 
 
-def _grid(subject: Subject) -> Search:
+def _grid(subject: Subject) -> Found:
     trained, runs = yield from on_grid(subject)
-    return largest_rates(subject, trained), runs, [_figure(subject, trained)]
+    return largest_rates(subject, trained), runs, grid_figure(subject, trained)
 
 
-def on_grid(
-    subject: Subject, arms: Sequence[str] = ("none", "batch", "layer")
-) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[tuple[str, Member], Outcome], Sequence[Run]]]:
-    """Train all rates of the grid as one ensemble an arm; other claims ask for the same runs."""
-    members = [Member(seed, rate, subject.init) for seed in range(subject.seeds) for rate in RATES]
-    training = Training(subject.data, subject.steps, subject.batch_size)
-    wanted = [s for norm in arms for s in specs(subject.network.with_norm(norm), members, training)]
-    runs = yield wanted
-    found = {(n.norm, member): outcome for (n, member), outcome in outcomes(wanted, runs).items()}
-    return found, runs
-
-
-def largest_rates(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> Largest:
-    """Return the largest rate of the grid that trains, by arm and seed."""
-    return {
-        norm: [
-            max((r for r in RATES if trained[norm, Member(seed, r, subject.init)].trains), default=None)
-            for seed in range(subject.seeds)
-        ]
-        for norm in dict.fromkeys(norm for norm, _ in trained)
-    }
+def _from_above(subject: Subject) -> Found:
+    largest, runs = yield from descend(subject)
+    return largest, runs, found_figure(subject, largest)
 
 
 def _shortened(subject: Subject, preset: str) -> Subject:
@@ -124,62 +102,13 @@ def _shortened(subject: Subject, preset: str) -> Subject:
     return replace(subject, steps=subject.steps * 5 // 6)
 
 
-def _descend(subject: Subject) -> Search:
-    """Come down the grid in steps of four to the first rate that trains, then try the one above it.
-
-    From above, because a rate may fail by being too small as well as too large.
-    """
-    training = Training(subject.data, subject.steps, subject.batch_size)
-    cases = [(norm, seed) for norm in ("none", "batch") for seed in range(subject.seeds)]
-    largest: dict[tuple[str, int], int] = {}
-    all_runs: list[Run] = []
-
-    def ask(
-        places: dict[tuple[str, int], int],
-    ) -> Generator[Sequence[TrainSpec], Sequence[Run], dict[tuple[str, int], bool]]:
-        wanted = [
-            specs(subject.network.with_norm(norm), [_member(subject, seed, place)], training)[0]
-            for (norm, seed), place in places.items()
-        ]
-        runs = yield wanted
-        all_runs.extend(runs)
-        return {case: bool(run.arrays["trains"][0]) for case, run in zip(places, runs, strict=True)}
-
-    for place in (*range(TOP, 0, -2), 0):
-        open_ = [case for case in cases if case not in largest]
-        if open_:
-            trains = yield from ask(dict.fromkeys(open_, place))
-            largest |= {case: place for case in open_ if trains[case]}
-    above = {case: place + 1 for case, place in largest.items() if place < TOP}
-    if above:
-        trains = yield from ask(above)
-        largest |= {case: above[case] for case in above if trains[case]}
-    found: Largest = {
-        norm: [
-            RATES[place] if (place := largest.get((norm, seed))) is not None else None
-            for seed in range(subject.seeds)
-        ]
-        for norm in ("none", "batch")
-    }
-    return found, all_runs, [_found_figure(subject, found)]
-
-
-def _member(subject: Subject, seed: int, place: int) -> Member:
-    return Member(seed, RATES[place], subject.init)
-
-
-def _end(subject: Subject) -> float:
-    """Return the largest rate tried."""
-    return float(RATES[-1] if subject.network.is_ensemble else RATES[TOP])
-
-
 def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> Effect:
     """Compare pair by pair; what the grid leaves open never speaks for BN.
 
     An arm that trains at no rate counts as half the lowest one against BN, and is left out where the
     plain network is the one that fails. Where both arms reach the grid's end nothing is known.
     """
-    end = _end(subject)
+    end = last_rate(subject)
     pairs = [
         (with_ if with_ is not None else RATES[0] / 2, without)
         for with_, without in zip(largest[arm], largest["none"], strict=True)
@@ -217,97 +146,6 @@ def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> E
         low, high = effect.estimate / 2, effect.estimate * 2
         return replace(effect, low=low, high=high, verdict=judge(low, high, THRESHOLD, "above"))
     return effect
-
-
-def _figure(subject: Subject, trained: Mapping[tuple[str, Member], Outcome]) -> Figure:
-    share, final = [], []
-    for norm in dict.fromkeys(norm for norm, _ in trained):
-        rows = [
-            [trained[norm, Member(seed, rate, subject.init)] for rate in RATES]
-            for seed in range(subject.seeds)
-        ]
-        trains = np.mean([[float(outcome.trains) for outcome in row] for row in rows], axis=0)
-        share.append(
-            Curve(ARM_NAMES[norm], norm, RATES, tuple(map(float, 100 * trains)), mode="lines+markers")
-        )
-        losses = [np.array([outcome.final_loss for outcome in row]) for row in rows]
-        final.append(mean_curve(ARM_NAMES[norm], norm, RATES, losses, log=True))
-    rate_axis = Axis("learning rate", log=True)
-    return Figure(
-        id=f"larger-lr-{subject.network.name}",
-        title=say("Learning rates that train: {network}", network=subject.name),
-        caption=say(
-            "Left: share of {seeds} seeds that train. Right: geometric mean over seeds of the final training "
-            "loss with its 95% interval, over the seeds whose loss is finite; a curve ends where none is.",
-            seeds=subject.seeds,
-        ),
-        alt=say(
-            "Share of seeds that train and final loss against learning rate. {found}",
-            found=_words(subject, largest_rates(subject, trained)),
-        ),
-        panels=(
-            Panel("Who trains", rate_axis, Axis("seeds that train (%)"), tuple(share)),
-            Panel("Final training loss", rate_axis, Axis("cross-entropy", log=True), tuple(final)),
-        ),
-    )
-
-
-def _found_figure(subject: Subject, largest: Largest) -> Figure:
-    seeds = tuple(float(seed) for seed in range(subject.seeds))
-    curves = tuple(
-        Curve(
-            ARM_NAMES[norm],
-            norm,
-            seeds,
-            tuple(math.nan if rate is None else rate for rate in rates),
-            mode="markers",
-        )
-        for norm, rates in largest.items()
-    )
-    return Figure(
-        id=f"larger-lr-{subject.network.name.replace(':', '-')}",
-        title=say("Largest learning rate that trains: {network}", network=subject.name),
-        caption=say(
-            "One point a seed and arm, on a grid in factors of two up to {end:g}.", end=_end(subject)
-        ),
-        alt=_words(subject, largest),
-        panels=(Panel("By seed", Axis("seed"), Axis("largest learning rate that trains", log=True), curves),),
-    )
-
-
-def _table(subject: Subject, largest: Largest) -> Table:
-    seeds = range(len(largest["none"]))
-    return Table(
-        say("Largest learning rate that trains, {network}", network=subject.name),
-        ("seed", *(ARM_NAMES[norm] for norm in largest)),
-        tuple((seed, *(_cell(rates[seed]) for rates in largest.values())) for seed in seeds),
-    )
-
-
-def _cell(rate: float | None) -> str | float:
-    return "none trains" if rate is None else rate
-
-
-def _words(subject: Subject, largest: Largest) -> str:
-    parts: list[str] = []
-    for norm, rates in largest.items():
-        known = [rate for rate in rates if rate is not None]
-        if not known:
-            parts.append(say("with {arm} no rate of the grid trains", arm=ARM_NAMES[norm]))
-            continue
-        words: list[str] = [say("{arm} {rate:g}", arm=ARM_NAMES[norm], rate=float(np.median(known)))]
-        if max(known) >= _end(subject):
-            words.append(say("(the grid's end)"))
-        if len(known) < len(rates):
-            words.append(
-                say("({count} of {seeds} seeds train at some rate)", count=len(known), seeds=len(rates))
-            )
-        parts.append(listed(words, " "))
-    return say(
-        "{network}, median over seeds of the largest rate that trains: {rates}.",
-        network=subject.name,
-        rates=listed(parts, ", "),
-    )
 
 
 CLAIM = Claim(TEXT, measure, takes_networks=True)

@@ -1,7 +1,7 @@
 """stable-training: with BN training is more stable.
 
 Source: Ioffe and Szegedy 2015 (arXiv 1502.03167) say so; the protocol is ours. No number is known.
-Cost on 2 cores: quick about 3 minutes, full about 30; most of it is shared with other claims.
+Cost on 2 cores: quick about 1.5 minutes, full about 8; most of it is shared with other claims.
 Command: xhat study --claims stable-training
 """
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
+from xhat.study.claims._rates import RATES as FINE
+from xhat.study.claims._rates import on_grid
 from xhat.study.claims._stability import WINDOW, rate_of_spikes
 from xhat.study.claims._stable_figures import ARMS, Failed, failures_figure, losses_figure, table, words
 from xhat.study.claims._tuned import RATES, Tuned, standard, tuned
-from xhat.study.claims.larger_lr import RATES as FINE
-from xhat.study.claims.larger_lr import on_grid
 from xhat.study.outcome import Outcome, outcomes, specs
 from xhat.study.result import ClaimResult, ClaimText, Effect, overall
 from xhat.study.spec import Member, TrainSpec
@@ -55,7 +55,7 @@ TEXT = ClaimText(
     ),
     source="Ours, after [IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.3.",
     expected="No number is known.",
-    cost="quick: about 3 minutes; full: about 30 minutes; most of it is shared with other claims",
+    cost="quick: about 1.5 minutes; full: about 8 minutes; most of it is shared with other claims",
 )
 
 Floats = npt.NDArray[np.float64]
