@@ -2,12 +2,13 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from xhat.study.claim import Context
 from xhat.study.claims import CLAIMS
-from xhat.study.claims._no_bias_figures import count, parting
+from xhat.study.claims._no_bias_figures import NUDGE, count, parting
 from xhat.study.claims._tuned import standard
 from xhat.study.outcome import Outcome, specs
 from xhat.study.spec import Member, Network
@@ -51,7 +52,8 @@ def test_no_bias(fates, verdict):
 def test_no_bias_says_the_points_and_shows_the_plain_network_beside():
     result = judged(CLAIMS["no-bias"], apart(-0.5))
     for effect in result.effects:
-        assert effect.estimate == pytest.approx(-0.5 if effect.primary else 5.0, abs=0.1)
+        beside = 0.0 if "nudged" in effect.name else 5.0
+        assert effect.estimate == pytest.approx(-0.5 if effect.primary else beside, abs=0.1)
         assert effect.seeds == (10 if "MLP" in effect.name else 4)
         assert (effect.rule, effect.threshold) == ("within", 1.0)
 
@@ -90,6 +92,18 @@ def test_the_networks_without_biases_take_rate_seeds_and_steps_of_those_with():
         trained = {(spec.network.norm, m.seed, m.lr, m.init) for spec in found for m in spec.members}
         seeds = range(subject.seeds)
         assert trained == {(norm, seed, 0.3, subject.init) for norm in ("none", "batch") for seed in seeds}
+
+
+def test_the_control_is_the_network_with_biases_from_weights_changed_in_the_sixth_digit():
+    def fates(network: Network, member: Member) -> Fate:
+        fate = apart(0.0)(network, member)
+        return fate if member.scale == 1.0 else replace(fate, accuracy=fate.accuracy + 0.02)
+
+    effects = judged(CLAIMS["no-bias"], fates).effects
+    control = [effect for effect in effects if "nudged" in effect.name]
+    assert [effect.estimate for effect in control] == pytest.approx([2.0, 2.0])
+    assert not any(effect.primary for effect in control)
+    assert np.float32(1 + NUDGE) != np.float32(1.0)
 
 
 def test_parameters_are_counted_from_the_built_network():

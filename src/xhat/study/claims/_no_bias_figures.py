@@ -9,7 +9,8 @@ from torch import nn
 from xhat.landscape._unchanged import unchanged
 from xhat.lang import listed, say
 from xhat.study.claim import Subject
-from xhat.study.curves import ARM_NAMES, mean_curve
+from xhat.study.claims._span import span_curve
+from xhat.study.curves import ARM_NAMES
 from xhat.study.networks import build
 from xhat.study.outcome import Outcome
 from xhat.study.result import Axis, Curve, Figure, Panel, Table
@@ -18,9 +19,12 @@ from xhat.study.train import load_data
 
 MARGIN = 1.0  # point of test accuracy, either way
 APART = 0.01  # of chance: a difference of batch losses from here on counts as seen
-ARMS = ("batch", "none")
+ARMS = ("batch", "none", "control")
+NUDGE = 1e-6  # relative: by so much the initial weights of the control differ
+NAMES = {**ARM_NAMES, "control": "control: BN, biases, nudged weights"}
 
-Pairs = Mapping[str, Sequence[tuple[Outcome, Outcome]]]  # by arm, with and without biases, one a seed
+# By arm, one a seed: trainings with and without biases; of the control both with biases, the second nudged.
+Pairs = Mapping[str, Sequence[tuple[Outcome, Outcome]]]
 Shown = Sequence[tuple[Subject, Pairs]]
 Floats = npt.NDArray[np.float64]
 Points = Mapping[tuple[str, str], Floats]  # by network and arm, one a seed
@@ -32,7 +36,7 @@ def by_seed(shown: Shown, points: Points) -> Figure:
     for subject, _ in shown:
         seeds = tuple(float(seed) for seed in range(subject.seeds))
         curves = [
-            Curve(ARM_NAMES[arm], arm, seeds, tuple(map(float, points[subject.name, arm])), mode="markers")
+            Curve(NAMES[arm], arm, seeds, tuple(map(float, points[subject.name, arm])), mode="markers")
             for arm in ARMS
         ]
         for sign in (-1, 1):
@@ -43,7 +47,7 @@ def by_seed(shown: Shown, points: Points) -> Figure:
             Panel(
                 subject.name,
                 Axis("seed"),
-                Axis("test accuracy, without − with biases (points)"),
+                Axis("test accuracy, without − with (points)"),
                 tuple(curves),
             )
         )
@@ -51,8 +55,9 @@ def by_seed(shown: Shown, points: Points) -> Figure:
         id="no-bias-seeds",
         title="What biases change in test accuracy",
         caption=say(
-            "One point a seed; both runs share weights, batches and learning rate. Dashed: the margin of "
-            "±{margin:g} point, in which the interval of the mean has to lie.",
+            "One point a seed; both runs share weights, batches and learning rate. Control: what a change of "
+            "the initial weights in the sixth digit does. Dashed: the margin of ±{margin:g} point, in which "
+            "BN's interval of the mean has to lie.",
             margin=MARGIN,
         ),
         alt=listed([words(*each, points) for each in shown], " "),
@@ -65,9 +70,7 @@ def losses(shown: Shown) -> Figure:
     panels = []
     for subject, pairs in shown:
         curves = [
-            mean_curve(
-                ARM_NAMES[arm], arm, range(subject.steps), [_gap(*pair) for pair in pairs[arm]], log=True
-            )
+            span_curve(NAMES[arm], arm, range(subject.steps), [_gap(*pair) for pair in pairs[arm]])
             for arm in ARMS
         ]
         panels.append(
@@ -82,9 +85,11 @@ def losses(shown: Shown) -> Figure:
         id="no-bias-losses",
         title="The same training, but for rounding",
         caption=(
-            "How far the batch losses with and without biases lie apart: geometric mean over seeds, bands 95% "
-            "intervals; steps at which they are equal are left out. With BN the difference starts at "
-            "rounding, and what follows is its growth; without BN the bias itself makes it."
+            "How far the batch losses of both trainings lie apart. Lines: median over seeds; bands: from the "
+            "lowest seed to the highest; steps at which they are equal are left out. With BN the difference "
+            "starts at rounding, and what follows is its growth; without BN the bias itself makes it. "
+            "Control: a network with BN and biases against itself, its initial weights changed in the sixth "
+            "digit."
         ),
         alt=listed([_parting(*each) for each in shown], " "),
         panels=tuple(panels),
@@ -92,7 +97,9 @@ def losses(shown: Shown) -> Figure:
 
 
 def _gap(usual: Outcome, bare: Outcome) -> Floats:
-    return np.abs(usual.loss - bare.loss)
+    """Return how far the batch losses lie apart, NaN where they are equal."""
+    gap = np.abs(usual.loss - bare.loss)
+    return np.where(gap > 0, gap, np.nan)
 
 
 def parting(usual: Outcome, bare: Outcome) -> float:
@@ -107,9 +114,9 @@ def _parting(subject: Subject, pairs: Pairs) -> str:
     for arm in ARMS:
         steps = [step for step in (parting(*pair) for pair in pairs[arm]) if np.isfinite(step)]
         if steps:
-            parts.append(say("{arm} at step {step:.0f}", arm=ARM_NAMES[arm], step=float(np.median(steps))))
+            parts.append(say("{arm} at step {step:.0f}", arm=NAMES[arm], step=float(np.median(steps))))
         else:
-            parts.append(say("{arm} at no step", arm=ARM_NAMES[arm]))
+            parts.append(say("{arm} at no step", arm=NAMES[arm]))
     return say(
         "{network}, losses first differ by a hundredth of chance, median over seeds: {parts}.",
         network=subject.name,
@@ -149,7 +156,7 @@ def settings(shown: Shown, points: Points) -> Table:
             rows.append(
                 (
                     subject.name,
-                    ARM_NAMES[arm],
+                    NAMES[arm],
                     pairs[arm][0][0].member.lr,
                     float(known.mean()) if len(known) else "not known",
                     float(np.abs(known).max()) if len(known) else "not known",
@@ -177,11 +184,11 @@ def words(subject: Subject, pairs: Pairs, points: Points) -> str:
         known = points[subject.name, arm]
         known = known[np.isfinite(known)]
         if len(known):
-            parts.append(say("{arm} {mean:+.2f}", arm=ARM_NAMES[arm], mean=float(known.mean())))
+            parts.append(say("{arm} {mean:+.2f}", arm=NAMES[arm], mean=float(known.mean())))
         else:
-            parts.append(say("{arm} not known, no seed trains", arm=ARM_NAMES[arm]))
+            parts.append(say("{arm} not known, no seed trains", arm=NAMES[arm]))
     return say(
-        "{network}, points of test accuracy without biases against with, mean over seeds: {parts}.",
+        "{network}, points of test accuracy without biases against with them, mean over seeds: {parts}.",
         network=subject.name,
         parts=listed(parts, ", "),
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xhat.lang import listed, say
+from xhat.study.claims._span import span_curve
 from xhat.study.claims._stability import rate_of_spikes
 from xhat.study.claims._tuned import Tuned
 from xhat.study.curves import ARM_NAMES
@@ -21,7 +22,15 @@ def losses_figure(seen: Sequence[tuple[str, Trained]], rate: float) -> Figure:
     """Draw the losses of all seeds at the shared rate."""
     panels = []
     for name, same in seen:
-        curves = [_span(arm, [outcome.loss for outcome in same[arm]]) for arm in ARMS]
+        curves = [
+            span_curve(
+                ARM_NAMES[arm],
+                arm,
+                range(len(same[arm][0].loss)),
+                [outcome.loss for outcome in same[arm]],
+            )
+            for arm in ARMS
+        ]
         panels.append(
             Panel(name, Axis("training step"), Axis("batch loss (cross-entropy)", log=True), tuple(curves))
         )
@@ -35,17 +44,6 @@ def losses_figure(seen: Sequence[tuple[str, Trained]], rate: float) -> Figure:
         alt=listed([_spiking(name, same) for name, same in seen], " "),
         panels=tuple(panels),
     )
-
-
-def _span(arm: str, losses: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> Curve:
-    rows = np.stack(losses)
-    finite = np.isfinite(rows)
-    steps = np.flatnonzero(finite.any(0))
-    rows, finite = rows[:, steps], finite[:, steps]
-    middle = np.nanmedian(np.where(finite, rows, np.nan), axis=0) if len(steps) else steps
-    low, high = np.where(finite, rows, np.inf).min(0), np.where(finite, rows, -np.inf).max(0)
-    x, y, below, above = (tuple(map(float, values)) for values in (steps, middle, low, high))
-    return Curve(ARM_NAMES[arm], arm, x, y, below, above)
 
 
 def failures_figure(seen: Sequence[tuple[str, Failed]]) -> Figure:

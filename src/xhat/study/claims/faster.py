@@ -2,7 +2,7 @@
 
 Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 4.2.2 and figure 3. Expected there: Inception
 reaches 72.2% after 31.0 million steps, with BN and five times the rate after 2.1 million.
-Cost on 2 cores: quick about 3 minutes, full about 30; most of it is shared with other claims.
+Cost on 2 cores: quick about 1.5 minutes, full about 8; most of it is shared with other claims.
 Command: xhat study --claims faster
 """
 
@@ -50,7 +50,7 @@ TEXT = ClaimText(
     ),
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.2, fig. 3.",
     expected="[IS]: 31.0 million steps to 72.2% without BN, 2.1 million with BN and five times the rate.",
-    cost="quick: about 3 minutes; full: about 30 minutes; most of it is shared with other claims",
+    cost="quick: about 1.5 minutes; full: about 8 minutes; most of it is shared with other claims",
 )
 
 BESIDE = {"vgg": "group", "mlp": "layer"}  # another normalisation, by network

@@ -2,7 +2,7 @@
 
 Source: Santurkar et al. 2018 (arXiv 1805.11604), sec. 2.1, figure 2, Alg. 1. Expected there: VGG with noisy
 BN trains about as well as with BN and better than without, with less stable layer inputs than without.
-Cost on 2 cores: quick about 3 minutes, full about 30; most of it is shared with other claims.
+Cost on 2 cores: quick about 1 minute, full about 5; most of it is shared with other claims.
 Command: xhat study --claims limits-noise
 """
 
@@ -57,7 +57,7 @@ TEXT = ClaimText(
     ),
     source="[S] Santurkar et al. 2018, arXiv 1805.11604, sec. 2.1, fig. 2, Alg. 1.",
     expected="[S] fig. 2: noisy BN trains nearly as BN does, and faster than the plain network.",
-    cost="quick: about 3 minutes; full: about 30 minutes; most of it is shared with other claims",
+    cost="quick: about 1 minute; full: about 5 minutes; most of it is shared with other claims",
 )
 
 
