@@ -79,7 +79,7 @@ def test_control_that_takes_too_long_is_at_least_so_long():
     assert (control.verdict, control.at_least) == (S, True)
     assert control.estimate == pytest.approx(CAP / 10)
     assert "10 seeds have not reached it after 100 steps" in control.note
-    assert any("through all weights not within 100" in words for words in result.found)
+    assert any("through all weights: not within 100" in words for words in result.found)
 
 
 def test_control_that_takes_too_long_in_both_arms_says_nothing():

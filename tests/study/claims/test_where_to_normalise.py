@@ -5,6 +5,8 @@ import pytest
 
 from xhat.study.claim import Context
 from xhat.study.claims import CLAIMS
+from xhat.study.claims._tuned import RATES
+from xhat.study.claims.where_to_normalise import RAW_RATES
 from xhat.study.spec import Data, Member, TrainSpec
 
 from ..made import CHANCE, NAN, C, Fate, I, S, made_run, primary, shaken
@@ -123,7 +125,9 @@ def test_arms_that_stand_at_the_target_when_first_measured_are_not_compared():
 def test_the_next_layers_networks_are_trained_at_the_plain_networks_best_rate():
     claim = CLAIMS["where-to-normalise"].measure(Context("quick", data="digits"))
     wanted = next(claim)
-    assert {spec.data for spec in wanted if spec.data.raw} == {replace(wanted[-1].data, raw=True)}
+    raw = [spec for spec in wanted if spec.data.raw]
+    assert {spec.data for spec in raw} == {Data("digits", 5000, 1000, 2, raw=True)}
+    assert {member.lr for spec in raw for member in spec.members} == set(RAW_RATES) > set(RATES)
     for _ in range(2):  # VGG's other seeds come in between
         runs = [made_run(s, lambda _, m, s=s: racing(FAST)(arm_of(s), m)) for s in wanted]
         wanted = claim.send(runs)

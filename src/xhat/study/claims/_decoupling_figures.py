@@ -171,9 +171,9 @@ def control_words(seen: Seen) -> str:
         steps = np.sort(seen.control(name, "steps", end=True))
         median = float(steps[len(steps) // 2])
         if median <= CAP:
-            found.append(say("{way} {steps:.0f}", way=way, steps=median))
+            found.append(say("{way}: {steps:.0f}", way=way, steps=median))
         else:
-            found.append(say("{way} not within {cap}", way=way, cap=CAP))
+            found.append(say("{way}: not within {cap}", way=way, cap=CAP))
     return say(
         "Steps to bring layer {layer}'s moments to given values after training, median over seeds: {ways}.",
         layer=LATE + 1,
