@@ -188,7 +188,8 @@ def words(subject: Subject, pairs: Pairs, points: Points) -> str:
         else:
             parts.append(say("{arm} not known, no seed trains", arm=NAMES[arm]))
     return say(
-        "{network}, points of test accuracy without biases against with them, mean over seeds: {parts}.",
+        "{network}, points of test accuracy without biases against with them (of the control: nudged against "
+        "not), mean over seeds: {parts}.",
         network=subject.name,
         parts=listed(parts, ", "),
     )
