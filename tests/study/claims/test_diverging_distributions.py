@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from xhat.study.claims import CLAIMS
-from xhat.study.claims.diverging_distributions import ABOVE, CONVERGES, EDGE
+from xhat.study.claims._diverging_conditions import ABOVE, BN_ABOVE, CONVERGES, EDGE
+from xhat.study.claims._rates import RATES
 from xhat.study.result import ClaimResult
 from xhat.study.spec import Member, Network
 
@@ -15,13 +16,14 @@ from .test_larger_lr import train_up_to
 def condition(network: Network, member: Member) -> str:
     """Name the condition that a recorded run belongs to; rates up to 0.4 train without BN, to 3.2 with it."""
     if dict(network.options).get("activation") == "sigmoid":
-        return "sigmoid"
+        return f"{network.norm}, sigmoid"
     return f"{network.norm}, lr {member.lr:g}"
 
 
-# By condition the drift and the final loss, whose ranks are not connected. The sigmoid net is collapsed.
+# By condition the drift and the final loss, whose ranks are not connected. The plain sigmoid net is collapsed.
 UNRELATED = {
-    "sigmoid": (1e-4, CHANCE),
+    "none, sigmoid": (1e-4, CHANCE),
+    "batch, sigmoid": (0.0055, 0.55),
     "none, lr 0.1": (0.004, 0.7),
     "none, lr 0.4": (0.006, 0.6),
     "none, lr 0.5": (0.005, 0.9),
@@ -74,6 +76,8 @@ def test_diverging_distributions(conditions, period, verdicts, verdict):
     assert {effect.seeds for effect in effects.values()} == {10}
     for asked, words in zip(verdicts[:2], result.found[-3:-1], strict=True):
         assert {S: "? Yes: ", C: "? No: "}[asked] in words
+    # the hypothesis is that it does not predict
+    assert {S: "training? Hardly: ", C: "training? Yes: "}[verdicts[2]] in result.found[-1]
     assert {S: "inside the margin", C: "outside the margin"}[verdicts[2]] in result.found[-1]
 
 
@@ -85,16 +89,22 @@ def test_diverging_distributions_says_what_was_measured():
     assert period.estimate == pytest.approx(2.0, rel=0.1)
     assert ABOVE in period.name
     assert "“plain sigmoid, lr 0.1”" in result.found[0]
-    assert any("loss at chance, in: plain sigmoid, lr 0.1." in words for words in result.found)
+    (words,) = [words for words in result.found if words.startswith("Most seeds of")]
+    assert "“plain sigmoid, lr 0.1” do not train: of 10, 0 train, 10 stay at chance, 0 become infi" in words
+    assert "drift 40 times less than in “plain, lr 0.1”" in words
     (table, _) = result.tables
     assert {row[0] for row in table.rows} >= {CONVERGES, EDGE, ABOVE}
-    assert [row[2] for row in table.rows if "sigmoid" in row[0]] == [10]  # collapsed
+    assert [row[2] for row in table.rows if "sigmoid" in row[0]] == [10, 0]  # collapsed
+    # every percentile goes 0.004 of a standard deviation a step, over the 151 steps before the last 48
+    path = table.columns.index("path of the percentiles (std)")
+    (plain,) = [row for row in table.rows if row[0] == CONVERGES]
+    assert plain[path] == pytest.approx(0.004 * 151, rel=0.02)
 
 
 @pytest.mark.parametrize("gone", ["none, lr 0.5", "none, lr 0.8"])
 def test_diverging_distributions_counts_networks_that_became_infinite(gone):
     result = diverging(moving(UNRELATED, period=True, gone=gone))
-    assert any("10 of 90 networks became infinite" in words for words in result.found)
+    assert any("10 of 100 networks became infinite" in words for words in result.found)
     stabler, period, related = primary(result).values()
     assert (stabler.verdict, related.seeds) == (S, 10)
     assert (period.seeds, period.verdict) == ((0, I) if gone == "none, lr 0.8" else (10, S))
@@ -126,19 +136,59 @@ def test_diverging_distributions_where_nothing_moves_or_all_is_gone(drift):
     assert bool(result.figures) == (drift == 0.0)
 
 
+def test_a_network_that_swings_is_said_to():
+    def fates(network: Network, member: Member) -> Fate:
+        fate = moving(UNRELATED, period=True)(network, member)
+        above = condition(network, member) == "none, lr 0.8"
+        return replace(fate, final=CHANCE * 1.2) if above else fate
+
+    found = [words for words in diverging(fates).found if f"“{ABOVE}” do not train" in words]
+    assert len(found) == 1
+    assert found[0].endswith("their means swing with period 2.")
+
+
 def test_diverging_distributions_on_a_users_network():
-    drifts = {("none", 0.1): 0.004, ("none", 0.5): 1e-4, ("none", 5.0): 0.006}
+    """Rates up to 0.4 train without BN, to 3.2 with it; the search finds them."""
+    drifts = {("none", 0.1): 0.004, ("none", 0.5): 1e-4, ("none", 0.8): 0.003, ("none", 5.0): 0.006}
 
     def fates(network: Network, member: Member) -> Fate:
         drift = drifts.get((network.norm, member.lr), 0.005 * member.lr) * shaken(member)
+        swing = 0.01 * ((network.norm, member.lr) == ("none", 0.8))
         return Fate(
-            final=CHANCE if drift < 1e-3 and network.norm == "none" else 0.5, mean=lambda s: drift * s
+            final=CHANCE if drift < 1e-3 and network.norm == "none" else 0.5,
+            mean=lambda step: drift * step + swing * (-1) ** step,
         )
 
-    result = judged(CLAIMS["diverging-distributions"], fates, USERS)
+    result = judged(CLAIMS["diverging-distributions"], fates, USERS, unrecorded=train_up_to(0.4, 3.2))
     stabler, period, _ = primary(result).values()
     assert (stabler.verdict, stabler.seeds) == (S, 4)
-    assert (period.verdict, period.seeds) == (I, 0)  # no condition just above the largest rate
+    assert (period.verdict, period.seeds) == (S, 4)
+    names = [row[0] for row in result.tables[0].rows]
+    assert names == [
+        *(f"{arm}, lr {rate}" for arm in ("plain", "BN") for rate in ("0.1", "0.5", "5")),
+        EDGE,
+        ABOVE,
+        BN_ABOVE,
+    ]
+
+
+def test_one_step_above_the_largest_lies_above_it_also_at_the_grids_end():
+    rates: dict[str, set[float]] = {}
+
+    def fates(network: Network, member: Member) -> Fate:
+        rates.setdefault(network.norm, set()).add(member.lr)
+        return all_train(network, member)
+
+    end = RATES[-1]
+    judged(CLAIMS["diverging-distributions"], fates, unrecorded=train_up_to(0.4, end))
+    assert max(rates["batch"]) == 2 * end
+    assert {0.4, 0.8} <= rates["none"]
+
+
+def test_a_users_search_shares_its_runs_with_larger_lr():
+    measurements = [CLAIMS[name].measure(USERS) for name in ("larger-lr", "diverging-distributions")]
+    larger, searched = (list(next(measurement)) for measurement in measurements)
+    assert searched == larger
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from xhat.lang import say
-from xhat.study.claims._drift import STILL, Movement
+from xhat.study.claims._diverging_conditions import BN_CONVERGES, CONVERGES
+from xhat.study.claims._drift import PERCENTILES, STILL, Movement
 from xhat.study.curves import mean_curve
 from xhat.study.result import Axis, Curve, Figure, Frame, Panel
 
-LEVELS = {15: "15th percentile", 50: "median", 85: "85th percentile"}
+LEVELS = dict(zip(PERCENTILES, ("15th percentile", "median", "85th percentile"), strict=True))
 TITLES = {  # of the places in ``Watched``
     "before normalisation": "Before normalisation",
     "after normalisation": "After normalisation",
@@ -122,7 +123,7 @@ def _percentiles(shown: Mapping[str, list[Movement]]) -> Figure:
 
 def arm(name: str) -> str:
     """Return the colour key of a condition: the two that converge look as everywhere else."""
-    return {"plain, lr 0.1": "none", "BN, lr 0.1": "batch"}.get(name, name)
+    return {CONVERGES: "none", BN_CONVERGES: "batch"}.get(name, name)
 
 
 def _slider(shown: Mapping[str, list[Movement]]) -> Figure:

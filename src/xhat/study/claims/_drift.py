@@ -17,6 +17,8 @@ Watched = dict[str, tuple[tuple[str, str], ...]]
 # Below this a drift is no movement but rounding; keeps logarithms finite for networks that stand still.
 STILL = 1e-6
 
+PERCENTILES = (15, 50, 85)  # as in [IS], sec. 4.1
+
 
 @dataclass(frozen=True)
 class Movement:
@@ -69,14 +71,18 @@ class Movement:
 
     @property
     def path(self) -> float:
-        """Length of the median's way over training in units of the pooled std at its start."""
+        """Length of the percentiles' way over training in units of the pooled std at its start.
+
+        Mean over the 15th, 50th and 85th percentile and over the layers.
+        """
         if not self.complete:
             return np.nan
         lengths = []
         for position in self.inputs:
-            median = np.median(position.pooled[: len(self.steps), 0].astype(np.float64), axis=1)
             spread = np.sqrt(np.mean(position.std[0, 0].astype(np.float64) ** 2) + position.mean[0, 0].var())
-            lengths.append(np.abs(np.diff(median)).sum() / spread if spread > 0 else np.nan)
+            for percent in PERCENTILES:
+                way = np.abs(np.diff(position.percentile(percent)[: len(self.steps), 0])).sum()
+                lengths.append(way / spread if spread > 0 else np.nan)
         return float(np.mean(lengths))
 
     @property
