@@ -29,7 +29,8 @@ def figure(subject: Subject, arms: Mapping[str, Tuned], shares: Sequence[float])
     panels = [Panel("At equal training loss", x, Axis("test accuracy (%)"), tuple(curves))]
     caption = (
         "Left: mean test accuracy where a network's training loss first comes down to a value, both in "
-        "evaluation mode; training goes from right to left, and a curve ends where not all seeds go on. "
+        "evaluation mode, from half of chance's loss on; training goes from right to left, and a curve ends "
+        "where not all seeds go on. "
     )
     if not subject.is_users:
         panels.append(_dropout_panel(arms, shares))
@@ -45,7 +46,9 @@ def figure(subject: Subject, arms: Mapping[str, Tuned], shares: Sequence[float])
 
 def _curve(arm: str, found: Tuned) -> Curve:
     paths = [path(outcome) for outcome in found.outcomes if outcome.trains]
+    # A network that trains comes below half of chance's loss, and what is before it would hide the rest.
     first = min(float(one.train_loss[0]) for one in paths)
+    first = min(first, float(found.outcomes[0].run.arrays["chance"][0]) / 2)
     targets = np.geomspace(first, min(first, common_loss(paths)), POINTS)
     rows = [np.array([at_loss(one.train_loss, one.accuracy, t) for t in targets]) for one in paths]
     return mean_curve(NAMES[arm], arm, targets, rows)

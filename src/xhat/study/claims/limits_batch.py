@@ -3,7 +3,7 @@
 Source: Wu and He 2018, Group Normalization (arXiv 1803.08494), fig. 1.
 Expected there: ResNet-50 on ImageNet; from 32 to 2 images a worker the error with BN rises by about 10
 points, with group norm it stays.
-Cost on 2 cores: quick about 3 minutes, full about 25; part of it is shared with other claims.
+Cost on 2 cores: quick about 1 minute, full about 8; part of it is shared with other claims.
 Command: xhat study --claims limits-batch
 """
 
@@ -60,7 +60,7 @@ TEXT = ClaimText(
     ),
     source="Wu, He 2018, arXiv 1803.08494, fig. 1.",
     expected="Wu and He: from 32 to 2 images a worker the error with BN rises by about 10 points.",
-    cost="quick: about 3 minutes; full: about 25 minutes; part of it is shared with other claims",
+    cost="quick: about 1 minute; full: about 8 minutes; part of it is shared with other claims",
 )
 
 

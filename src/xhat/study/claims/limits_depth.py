@@ -4,7 +4,7 @@ Source: Yang et al. 2019, A Mean Field Theory of Batch Normalization (arXiv 1902
 Expected there: with BN and ReLU the gradient's norm grows by √(π/(π−1)) ≈ 1.211 a layer towards the input,
 for infinite width and batch, whatever the initial variance; plain BN networks of about 50 layers do not
 train.
-Cost on 2 cores: quick about 1 minute, full about 5.
+Cost on 2 cores: quick about 1 minute, full about 3.
 Command: xhat study --claims limits-depth
 """
 
@@ -74,7 +74,7 @@ TEXT = ClaimText(
     expected=(
         "Yang et al.: with ReLU √(π/(π−1)) ≈ 1.211 a layer; networks with BN of about 50 layers do not train."
     ),
-    cost="quick: about 1 minute; full: about 5 minutes",
+    cost="quick: about 1 minute; full: about 3 minutes",
     changes=(
         "After a first run of quick, whose 120 steps left most networks of 20 layers untrained, full trains "
         "for 600 steps, not 300, at depths 8, 20 and 60. Thresholds stayed."

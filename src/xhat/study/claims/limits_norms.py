@@ -3,7 +3,7 @@
 Source: [S] Santurkar et al. 2018 (arXiv 1805.11604), sec. 3.3 and appendix: normalising by the L1 or the
 L∞ norm in place of the standard deviation leaves distributions that are no longer Gaussian-like.
 Expected there: all of them do about as well as BN, in deep linear networks L1 even better.
-Cost on 2 cores: quick about 3 minutes, full about 25; most of it is shared with other claims.
+Cost on 2 cores: quick about 2 minutes, full about 9; half of it is shared with other claims.
 Command: xhat study --claims limits-norms
 """
 
@@ -52,7 +52,7 @@ TEXT = ClaimText(
     ),
     source="[S] Santurkar et al. 2018, arXiv 1805.11604, sec. 3.3 and appendix.",
     expected="[S]: L1 and L∞ do about as well as BN; in deep linear networks L1 does better.",
-    cost="quick: about 3 minutes; full: about 25 minutes; most of it is shared with other claims",
+    cost="quick: about 2 minutes; full: about 9 minutes; half of it is shared with other claims",
 )
 
 
