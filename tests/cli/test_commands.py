@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,13 +15,18 @@ from rich.console import Console
 
 import xhat
 from xhat.cli import main
+from xhat.cli.expected import expected
 from xhat.cli.progress import StudyProgress
-from xhat.cli.tables import print_study
+from xhat.cli.tables import print_effects, print_study
+from xhat.lang import translator
 from xhat.study.claims import CLAIMS
 from xhat.study.executors import SharedExecutor
 from xhat.study.laws import LAWS
+from xhat.study.result import Study
 from xhat.study.store import Store
 
+from ..report.many import full as full_study
+from ..report.sample import effect
 from ..report.sample import study as sample_study
 from ..study.users import DATA, NETWORK, module_writer
 
@@ -77,6 +82,18 @@ def xhat_(
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture(autouse=True)
+def ship(monkeypatch: pytest.MonkeyPatch) -> Callable[[Study | None], None]:
+    """Set the shipped full run: at first there is none."""
+
+    def ship_it(study: Study | None) -> None:
+        for module in ("xhat.report.build", "xhat.cli.explain", "xhat.cli.expected"):
+            monkeypatch.setattr(f"{module}.shipped", lambda: study)
+
+    ship_it(None)
+    return ship_it
+
+
 @pytest.fixture
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     return module_writer(tmp_path, monkeypatch)
@@ -89,7 +106,10 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     ("words", "expected"),
     [
         (["--help"], ["study", "report", "explain", "--version", "Does batch norm help my network"]),
-        (["study", "--help"], ["--preset", "--claims", "--model", "--data", "--out", "--seeds", "--workers"]),
+        (
+            ["study", "--help"],
+            ["--preset", "--claims", "--model", "--data", "--out", "--seeds", "--workers", "--list"],
+        ),
         (["report", "--help"], ["--format", "html|csv|parquet", "without training"]),
         (["explain", "--help"], ["A claim or a law"]),
     ],
@@ -131,6 +151,8 @@ def test_the_installed_command_starts_without_torch(command):
         (["study", "--preset", "quik"], "error: unknown preset 'quik'. Did you mean quick?"),
         (["study", "--claims", "larger-rl"], "error: unknown claim 'larger-rl'. Did you mean larger-lr?"),
         (["study", "--claims", "lipschitz,larger-rl"], "Did you mean larger-lr?"),
+        (["study", "--claims", " , "], "error: --claims names nothing"),
+        (["study", "--lang", "fr"], "'fr' is not one of 'en', 'zh'"),
         (["study", "--data", "digit"], "error: unknown data 'digit'. Did you mean digits?"),
         (["study", "--model", "net:make"], "--model and --data go together"),
         (
@@ -140,7 +162,8 @@ def test_the_installed_command_starts_without_torch(command):
         (["study", "--model", "nowhere:make", "--data", "digits", "--preset", "smoke"], "'nowhere'"),
         (["study", "--seeds", "1"], "error: 1 seeds"),
         (["study", "--seeds", "some"], "Invalid value for '--seeds'"),
-        (["study", "--steps", "50"], "--steps sets the training steps of your own network"),
+        (["study", "--steps", "1"], "error: 1 steps train nothing"),
+        (["study", "--device", "cdua"], "error: unknown device 'cdua'. Did you mean cuda"),
         (["study", "--workers", "0"], "Invalid value for '--workers'"),
         (["study", "--preset", "paper"], "--data cifar10:FOLDER"),
         (["report", "--out", "nowhere"], "there is no folder nowhere"),
@@ -163,11 +186,15 @@ def test_markup_in_an_error_is_shown_as_it_came(xhat_):
 
 
 def test_a_study_of_laws(xhat_, tmp_path):
-    said = xhat_("study", "--claims", "lipschitz,stand*")
+    said = xhat_("study", "--claims", "lipschitz, stand*")
     assert said.code == 0
     assert "2 laws, float64: all hold" in said.words
     assert f"The page: {tmp_path}/xhat-runs/report.html" in said.words
-    assert "lipschitz" in (tmp_path / "xhat-runs" / "report.html").read_text()
+    assert f"In the other language: {tmp_path}/xhat-runs/report.zh.html" in said.words
+    for name, lang in (("report.html", "en"), ("report.zh.html", "zh")):
+        page = (tmp_path / "xhat-runs" / name).read_text()
+        assert "lipschitz" in page
+        assert f'<html lang="{lang}">' in page
     assert len(Store(tmp_path / "xhat-runs").keys()) == 2
 
 
@@ -268,11 +295,14 @@ def test_report_without_a_study(xhat_, tmp_path):
 
 def test_report_writes_the_same_page_again(xhat_, stored):
     page = stored / "report.html"
-    first = page.read_text()
+    chinese = stored / "report.zh.html"
+    first = page.read_text(), chinese.read_text()
     page.unlink()
+    chinese.unlink()
     said = xhat_("report", "--out", stored)
-    assert (said.code, said.out) == (0, f"{page}\n")
-    assert page.read_text() == first
+    assert (said.code, said.out) == (0, f"{page}\n{chinese}\n")
+    assert (page.read_text(), chinese.read_text()) == first
+    assert xhat_("report", "--out", stored, "--lang", "zh").out == f"{chinese}\n{page}\n"
 
 
 @pytest.mark.parametrize(("format_", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
@@ -343,12 +373,75 @@ def test_explain_a_law(xhat_, name):
     assert f"xhat study --claims {name}" in said.words
 
 
+# --- the shipped full run
+
+
+@pytest.mark.parametrize("command", [["study", "--list"], ["explain"]])
+def test_the_list_of_claims_and_laws_with_the_full_runs_verdicts(xhat_, ship, tmp_path, command):
+    before = xhat_(*command)
+    assert before.code == 0
+    assert "full run" not in before.words
+    ship(full_study())
+    said = xhat_(*command)
+    rows = {words[1]: words for line in said.out.splitlines() if len(words := line.split()) > 2}
+    assert rows["smoother-loss"][-1] == "contradicted"  # as the sample has it
+    assert rows["larger-lr"][-1] == "supported"
+    assert rows["standardise"][-1] == "holds"
+    assert "started 2026-10-01 08:00 UTC, commit fedcba987654, Other CPU @ 3.00GHz" in said.words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explain_says_what_the_full_run_found(xhat_, ship):
+    assert "Full run" not in xhat_("explain", "larger-lr").words
+    ship(full_study())
+    assert "Full run supported" in xhat_("explain", "larger-lr").words
+    assert "4.1 [2.4, 7.2]" in xhat_("explain", "larger-lr").words
+    assert "Full run holds" in xhat_("explain", "standardise").words
+
+
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [
+        (None, "Expected: about 1 h 21 min with 3 worker processes"),  # 7300 s with 2
+        (["larger-lr"], "Expected: about 2 min 17 s with 3 worker processes"),  # 412 s of one process
+        (["larger*", "smoother-loss"], "Expected: about 4 min 35 s"),
+    ],
+)
+def test_the_time_of_a_full_run_is_told_from_the_shipped_one(ship, claims, told):
+    ship(full_study())
+    assert expected("full", claims, 3).startswith(told)
+
+
+def test_expected_times_without_a_shipped_run():
+    assert expected("quick", None, 2) == ""
+    assert expected("full", None, 2).startswith("A full study takes hours on 2 cores. Finished runs are kept")
+    assert "for a large machine" in expected("paper", None, None)
+
+
+# --- Chinese
+
+
+def test_the_language_of_an_option_or_of_the_environment(xhat_, monkeypatch):
+    assert "定律，float64：全部成立" in xhat_("study", "--claims", "lipschitz", "--lang", "zh").words.replace(
+        " ", ""
+    )
+    monkeypatch.setenv("XHAT_LANG", "zh")
+    said = xhat_("study", "--claims", "lipschitz")
+    assert "页面：" in said.out
+    assert said.out.index("report.zh.html") < said.out.index("report.html")
+    assert "笔记的说法" in xhat_("explain", "larger-lr").words
+    assert "论断" in xhat_("study", "--list").words
+    assert "The notes say" in xhat_("explain", "larger-lr", "--lang", "en").words
+    monkeypatch.setenv("XHAT_LANG", "de")
+    assert xhat_("explain").code == 2
+
+
 # --- what the terminal shows
 
 
-def shown(width: int = 100) -> str:
+def shown(width: int = 100, lang: str = "en") -> str:
     console = Console(file=StringIO(), width=width)
-    print_study(console, sample_study())
+    print_study(console, sample_study(), translator(lang))
     return " ".join(console.file.getvalue().split())
 
 
@@ -362,6 +455,25 @@ def test_a_study_in_the_terminal(width):
     assert f"not measured: {', '.join(study.unfinished)}" in text
     failed = [law.id for law in study.laws if not law.passed]
     assert (f"fail: {', '.join(failed)}" if failed else "all hold") in text
+    assert "2 supported, 1 contradicted, 2 inconclusive" in text
+
+
+def test_a_study_in_chinese_in_the_terminal():
+    text = shown(80, "zh")
+    assert "larger-lr 支持" in text
+    assert "要求 > 2" in text
+    assert "2 支持, 1 否定, 2 未定" in text
+
+
+def test_an_open_effect_says_why_in_the_terminal():
+    console = Console(file=StringIO(), width=80)
+    open_ = effect("accuracy", "points", (-1.0, 1.0, 3.0), 0.0, note="2 pairs could be compared")
+    print_effects(console, (open_, replace(open_, verdict="supported", note="not this")))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].split("  ")[1].strip() == "1 [-1, 3]"
+    assert sum("2 pairs could be compared" in line for line in lines) == 1
+    assert "not this" not in console.file.getvalue()
+    assert max(map(len, lines)) <= 80
 
 
 def test_progress_in_a_terminal_is_a_bar_a_claim():

@@ -28,6 +28,19 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 Out = Annotated[Path, typer.Option(help="Folder of runs and report.", show_default=True)]
 
 
+class Language(StrEnum):
+    """The languages of pages and of what is printed."""
+
+    en = "en"
+    zh = "zh"
+
+
+Lang = Annotated[
+    Language,
+    typer.Option("--lang", envvar="XHAT_LANG", help="Language of what is printed: English or Chinese."),
+]
+
+
 class Format(StrEnum):
     """What ``xhat report`` writes."""
 
@@ -48,11 +61,17 @@ def _root(
 @app.command()
 def study(
     preset: Annotated[
-        str, typer.Option(help="smoke (under a minute, no verdicts), quick (minutes), full (hours), paper.")
+        str,
+        typer.Option(
+            help="smoke (a minute, no verdicts), quick (minutes), full (hours), paper (a large machine)."
+        ),
     ] = "quick",
     claims: Annotated[
         str | None,
-        typer.Option(help="Names or patterns of claims and laws, with commas between. Default: all."),
+        typer.Option(
+            help="Claims and laws to measure: names, or patterns such as '*-loss', with commas between. "
+            "Default: all. --list shows them."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -65,47 +84,68 @@ def study(
     ] = None,
     out: Out = Path("xhat-runs"),
     seeds: Annotated[
-        int | None, typer.Option(help="Seeds of every network, in place of the preset's.")
+        int | None, typer.Option(help="Seeds of every network, 3 at least, in place of the preset's.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Training steps of your network, in place of the preset's.")
+        int | None, typer.Option(help="Training steps of every network, in place of the preset's.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where networks train: cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one a core.")] = None,
+    lang: Lang = Language.en,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List all claims and laws, measure nothing, and leave.")
+    ] = False,
 ) -> None:
-    """Measure the laws and claims of batch norm, and write a page.
+    """Measure the laws and claims of batch norm, and write a page, in English and in Chinese.
 
-    Finished runs are kept: the same command goes on where the last one stopped, and costs nothing when all
-    is done.
+    Finished runs are kept: the same command goes on where the last one stopped, at no cost when all is done.
     """
+    from xhat.cli.expected import expected
+    from xhat.cli.explain import print_catalogue
     from xhat.cli.progress import StudyProgress
     from xhat.cli.tables import print_study
-    from xhat.report import write_page
+    from xhat.lang import say, translator
+    from xhat.report import write_pages
     from xhat.study import run
 
+    _ = translator(lang)
+    if list_:
+        print_catalogue(console, _)
+        return
+    chosen = [name.strip() for name in claims.split(",") if name.strip()] if claims is not None else None
+    if chosen == []:
+        raise UsageError("--claims names nothing: write names with commas between, or leave it out for all")
+    if known := expected(preset, chosen, workers, _):
+        console.print(known, highlight=False)
     try:
-        with StudyProgress(console) as progress:
+        with StudyProgress(console, _) as progress:
             result = run(
                 preset,
-                claims=claims.split(",") if claims else None,
+                claims=chosen,
                 model=model,
                 data=data,
                 out=out,
                 seeds=seeds,
                 steps=steps,
+                device=device,
                 workers=workers,
                 listener=progress,
             )
     except KeyboardInterrupt:
-        errors.print(
-            "\nStopped. Finished runs are kept: run the same command to go on, or "
-            f"`xhat report --out {escape(str(out))}` for a page of the claims measured so far.",
-            soft_wrap=True,
-            highlight=False,
+        words = say(
+            "Stopped. Finished runs are kept: run the same command to go on, or `xhat report --out {out}` for a "
+            "page of the claims measured so far.",
+            out=str(out),
         )
+        errors.print("\n" + escape(_(words)), soft_wrap=True, highlight=False)
         raise typer.Exit(INTERRUPTED) from None
-    page = write_page(result, out / "report.html")
-    print_study(console, result)
-    console.print(f"\nThe page: {page.resolve()}", soft_wrap=True, highlight=False)
+    pages = write_pages(result, out)
+    print_study(console, result, _)
+    page = say("The page: {path}", path=str(pages.pop(lang).resolve()))
+    console.print("\n" + escape(_(page)), soft_wrap=True, highlight=False)
+    for other in pages.values():
+        also = say("In the other language: {path}", path=str(other.resolve()))
+        console.print(escape(_(also)), soft_wrap=True, highlight=False)
     if result.problems or not all(law.passed for law in result.laws):
         raise typer.Exit(FAILED)
 
@@ -114,9 +154,13 @@ def study(
 def report(
     out: Out = Path("xhat-runs"),
     format: Annotated[Format, typer.Option(help="A page, or every number as tables.")] = Format.html,
+    lang: Lang = Language.en,
 ) -> None:
-    """Write the last study's page again, or its numbers as tables, without training."""
-    from xhat.report import run_tables, study_tables, write_page, write_tables
+    """Write the last study's page again, or its numbers as tables, without training.
+
+    The page is written in English and in Chinese; the one in your language is named first.
+    """
+    from xhat.report import run_tables, study_tables, write_pages, write_tables
     from xhat.study.store import Store
 
     if not out.is_dir():
@@ -124,7 +168,8 @@ def report(
     store = Store(out)
     result = store.get_study()
     if format is Format.html:
-        written = [write_page(result, out / "report.html")]
+        pages = write_pages(result, out)
+        written = [pages.pop(lang), *pages.values()]
     else:
         keys = {key for claim in result.claims for key in claim.runs}
         tables = {**study_tables(result), **run_tables(run for run in store.runs() if run.key in keys)}
@@ -139,14 +184,17 @@ def explain(
     name: Annotated[
         str | None, typer.Argument(help="A claim or a law. Without one: the list of all.")
     ] = None,
+    lang: Lang = Language.en,
 ) -> None:
     """Say what a claim or a law is, how it is measured, and where it comes from."""
-    from xhat.cli.tables import print_catalogue, print_explanation
+    from xhat.cli.explain import print_catalogue, print_explanation
+    from xhat.lang import translator
 
+    _ = translator(lang)
     if name is None:
-        print_catalogue(console)
+        print_catalogue(console, _)
     else:
-        print_explanation(console, name)
+        print_explanation(console, name, _)
 
 
 def main() -> NoReturn:

@@ -8,40 +8,45 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from xhat.lang import Translate, say
 from xhat.study.result import ClaimResult, LawResult
-
-TOTAL = "in total"
 
 
 class _TimeLeft(ProgressColumn):
     """Time left by the share done: runs of a study are of very different length, rates mislead."""
 
+    def __init__(self, translate: Translate) -> None:
+        super().__init__()
+        self._say = translate
+
     def render(self, task: Task) -> Text:
         if task.finished:
-            return Text("done", style="progress.remaining")
+            return Text(self._say("done"), style="progress.remaining")
         share = task.completed / task.total if task.total else 0.0
-        if share < 0.02 or task.elapsed is None:
-            return Text("-:-- left", style="progress.remaining")
-        left = int(task.elapsed * (1 - share) / share)
-        return Text(f"{left // 60}:{left % 60:02d} left", style="progress.remaining")
+        time = "-:--"
+        if share >= 0.02 and task.elapsed is not None:
+            left = int(task.elapsed * (1 - share) / share)
+            time = f"{left // 60}:{left % 60:02d}"
+        return Text(self._say(say("{time} left", time=time)), style="progress.remaining")
 
 
 class StudyProgress:
     """Listens to a study and draws; without a terminal it prints a line for each claim that is done."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, _: Translate = str) -> None:
         self._console = console
+        self._say = _
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=32),
+            BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
-            _TimeLeft(),
+            _TimeLeft(_),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._total = self._bars.add_task(TOTAL, total=None)
+        self._total = self._bars.add_task(_("in total"), total=None)
         self._tasks: dict[str, TaskID] = {}
         self._costs: dict[str, float] = {}
         self._done: dict[str, float] = {}
@@ -78,4 +83,4 @@ class StudyProgress:
         self.progressed(name, self._costs.get(name, 0.0))
         if not self._console.is_terminal:
             seconds = time.monotonic() - self._begun
-            self._console.print(f"{name}: {result.verdict} ({seconds:.0f} s)", highlight=False)
+            self._console.print(f"{name}: {self._say(result.verdict)} ({seconds:.0f} s)", highlight=False)

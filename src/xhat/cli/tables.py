@@ -1,114 +1,87 @@
-"""Results and explanations as the terminal shows them."""
+"""A study's findings as the terminal shows them."""
 
-import inspect
 import math
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from xhat.errors import unknown
-from xhat.study.claims import CLAIMS
-from xhat.study.laws import LAWS
-from xhat.study.result import ClaimText, Effect, Study
+from xhat.lang import Translate, say
+from xhat.report import translated
+from xhat.study.result import Effect, Study
 
-COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
+COLOURS = {
+    "supported": "green",
+    "contradicted": "red",
+    "inconclusive": "yellow",
+    "holds": "green",
+    "fails": "red",
+}
 
 
-def print_study(console: Console, study: Study) -> None:
+def print_study(console: Console, study: Study, _: Translate = str) -> None:
     """Print the laws' outcome, each claim with its verdict and deciding effects, and what went wrong."""
+    study = translated(study, _)
     if study.laws:
         failed = [law.id for law in study.laws if not law.passed]
-        state = Text("all hold", "green") if not failed else Text(f"fail: {', '.join(failed)}", "red")
-        laws = "1 law" if len(study.laws) == 1 else f"{len(study.laws)} laws"
-        console.print(Text(f"\n{laws}, float64: ").append(state))
+        state = (
+            Text(_("all hold"), "green") if not failed else Text(f"{_('fail')}: {', '.join(failed)}", "red")
+        )
+        count = len(study.laws)
+        one, many = say("{count} law, float64:", count=count), say("{count} laws, float64:", count=count)
+        console.print(Text(f"\n{_(one if count == 1 else many)} ").append(state))
     for claim in study.claims:
-        console.print(Text(f"\n{claim.text.id}  ", "bold").append(claim.verdict, COLOURS[claim.verdict]))
-        for effect in claim.effects:
-            if effect.primary:
-                _print_effect(console, effect)
-    if study.preset == "smoke" and study.claims:
-        console.print("\n  A smoke run is too small for verdicts: it shows that everything works.")
-    elif study.claims:
-        console.print("\n  Estimates with their 95% intervals over seeds; thresholds were set beforehand.")
+        console.print(Text(f"\n{claim.text.id}  ", "bold").append(verdict(claim.verdict, _)))
+        print_effects(console, claim.effects, _, notes=study.preset != "smoke")
+    if study.claims:
+        counts = ((word, sum(claim.verdict == word for claim in study.claims)) for word in COLOURS)
+        console.print(
+            "\n" + ", ".join(f"{count} {_(word)}" for word, count in counts if count), highlight=False
+        )
+        console.print(
+            _("A smoke run is too small for verdicts: it shows that everything works.")
+            if study.preset == "smoke"
+            else _("Estimates with their 95% intervals over seeds; thresholds were set beforehand.")
+        )
     for problem in study.problems:
-        console.print(Text(f"problem: {problem}", "red"), soft_wrap=True)
+        console.print(Text(f"{_('problem')}: {problem}", "red"), soft_wrap=True)
     if study.unfinished:
-        console.print(Text(f"not measured: {', '.join(study.unfinished)}", "yellow"))
+        console.print(Text(f"{_('not measured')}: {', '.join(study.unfinished)}", "yellow"))
 
 
-def _print_effect(console: Console, effect: Effect) -> None:
-    rule = f"> {effect.threshold:g}" if effect.rule == "above" else f"within ±{effect.threshold:g}"
-    estimate = Text(_estimate(effect), COLOURS[effect.verdict])
-    console.print(Text(f"  {effect.name}"))
-    console.print(
-        Text("    ").append(estimate).append(f"  {effect.unit}; asked {rule}; {effect.seeds} pairs of seeds")
-    )
-    if effect.note:
-        console.print(Text(f"    {effect.note}", "dim"))
+def verdict(word: str, _: Translate) -> Text:
+    """Return a verdict, or a law's outcome, in its colour."""
+    return Text(_(word), COLOURS[word])
 
 
-def _estimate(effect: Effect) -> str:
+def print_effects(
+    console: Console, effects: tuple[Effect, ...], _: Translate = str, *, notes: bool = True
+) -> None:
+    """Print the deciding effects, one a row: estimate, threshold, name and unit; say why one is left open."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, min_width=20)
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for effect in effects:
+        if not effect.primary:
+            continue
+        what = Text(effect.name).append(f" ({effect.unit})", "dim")
+        if notes and effect.note and effect.verdict == "inconclusive":
+            what.append(f"\n{effect.note}", "dim italic")
+        grid.add_row(Text(_estimate(effect, _), COLOURS[effect.verdict]), _rule(effect, _), what)
+    if grid.rows:
+        console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _rule(effect: Effect, _: Translate) -> Text:
+    if effect.rule == "above":
+        return Text(_(say("asked: > {threshold:g}", threshold=effect.threshold)), "dim")
+    return Text(_(say("asked: within ±{threshold:g}", threshold=effect.threshold)), "dim")
+
+
+def _estimate(effect: Effect, _: Translate) -> str:
     if math.isnan(effect.estimate):
-        return "no estimate"
+        return _("no estimate")
     at_least = "≥ " if effect.at_least else ""
     return f"{at_least}{effect.estimate:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
-
-
-def print_catalogue(console: Console) -> None:
-    """Print the names of all claims and laws."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for claim in CLAIMS.values():
-        table.add_row("claim", claim.text.id, claim.text.title)
-    for law, check in LAWS.items():
-        table.add_row("law", law, _module_words(check)[0])
-    console.print(table)
-    console.print("\n`xhat explain NAME` says more.", highlight=False)
-
-
-def print_explanation(console: Console, name: str) -> None:
-    """Print what a claim or a law is, how it is measured, and its source.
-
-    Raises:
-        UsageError: there is no claim or law of that name.
-    """
-    if name in CLAIMS:
-        _print_claim(console, CLAIMS[name].text)
-    elif name in LAWS:
-        title, body = _module_words(LAWS[name])
-        console.print(Text(title, "bold"))
-        console.print(Text(f"\n{body}"))
-        console.print(Text("\nCommand", "bold"))
-        console.print(Text(f"xhat study --claims {name}"))
-    else:
-        raise unknown("claim or law", name, [*CLAIMS, *LAWS])
-
-
-def _print_claim(console: Console, text: ClaimText) -> None:
-    console.print(Text(text.title, "bold"))
-    parts = {
-        "The notes say": text.says,
-        "Measured here": text.measured,
-        "Verdict": text.threshold,
-        "Does not show": text.does_not_show,
-        "Source": text.source,
-        "Expected there": text.expected,
-        "Changed after a first run": text.changes or "Nothing.",
-        "Cost on 2 cores": text.cost,
-        "Command": f"xhat study --claims {text.id}",
-    }
-    for head, body in parts.items():
-        console.print(Text(f"\n{head}", "bold"))
-        console.print(Text(body))
-
-
-def _module_words(check: object) -> tuple[str, str]:
-    """Return first line and rest of the docstring of the module that a law's check stands in."""
-    module = inspect.getmodule(check)
-    words = inspect.cleandoc((module.__doc__ if module else "") or "")
-    title, _, body = words.partition("\n")
-    title = title.removeprefix("Law: ").rstrip(".")
-    paragraphs = (" ".join(part.split()) for part in body.replace("\nSource:", "\n\nSource:").split("\n\n"))
-    if title[:2].isascii():  # γ and dγ keep their case
-        title = title[0].upper() + title[1:]
-    return title, "\n\n".join(filter(None, paragraphs))

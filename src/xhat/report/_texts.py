@@ -68,7 +68,7 @@ def translated(result: T, translate: Translate) -> T:
     """Return a study, or a part of one, with every shown text translated."""
     found: Any = result
     if isinstance(found, str):
-        found = translate(found)
+        found = translate(found) if found else found
     elif isinstance(found, tuple):
         found = tuple(translated(item, translate) for item in found)
     elif is_dataclass(found) and not isinstance(found, type):
