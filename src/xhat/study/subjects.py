@@ -17,7 +17,8 @@ def vgg(preset: str) -> Subject:
         "full": (16, Data(train=10_000, test=2000, pool=2), 6, 400, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]
-    return Subject("VGG", Network("vgg", options=(("width", width),)), data, seeds, steps, batch)
+    init = "xavier" if preset == "paper" else "he"  # [S] started from Glorot's
+    return Subject("VGG", Network("vgg", options=(("width", width),)), data, seeds, steps, batch, init)
 
 
 def resnet(preset: str) -> Subject:
