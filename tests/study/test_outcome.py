@@ -8,7 +8,7 @@ from .made import Fate, made_run
 
 MEMBERS = [Member(seed, lr) for lr in (0.1, 0.5) for seed in (1, 0)]
 TRAINING = Training(
-    Data(), 20, 8, Probe((0, 5, 10), (0.5, 1.0, 4.0)), Record((0, 5, 10), layers=("a", "b")), True
+    Data(), 20, 8, Probe((0, 5, 10), (0.5, 1.0, 4.0)), Record((0, 5, 10), layers=("a", "b")), gradients=True
 )
 MLP, VGG = Network("mlp"), Network("vgg")
 
