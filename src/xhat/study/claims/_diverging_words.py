@@ -63,14 +63,17 @@ def _drift(movements: Sequence[Movement]) -> float:
 
 def _one(name: str, movements: Sequence[Movement], drifts: Mapping[str, float]) -> str:
     """Say what became of a condition in which most seeds do not train."""
+    trains, collapsed = sum(m.outcome.trains for m in movements), sum(m.collapsed for m in movements)
+    infinite = sum(not np.isfinite(m.outcome.final_loss) for m in movements)
     fates = say(
         "Most seeds of “{condition}” do not train: of {seeds}, {trains} train, {collapsed} stay at chance, "
-        "{infinite} become infinite",
+        "{infinite} become infinite, {others} end elsewhere",
         condition=name,
         seeds=len(movements),
-        trains=sum(m.outcome.trains for m in movements),
-        collapsed=sum(m.collapsed for m in movements),
-        infinite=sum(not np.isfinite(m.outcome.final_loss) for m in movements),
+        trains=trains,
+        collapsed=collapsed,
+        infinite=infinite,
+        others=len(movements) - trains - collapsed - infinite,
     )
     if name not in drifts:
         return say("{fates}.", fates=fates)
@@ -87,12 +90,12 @@ def _moves(name: str, drifts: Mapping[str, float]) -> str:
     ratio = drifts[name] / drifts[CONVERGES]
     if ratio < 1:
         return say(
-            "the distributions drift {times:.2g} times less than in “{converges}”",
+            "the distributions drift {times:.3g} times less than in “{converges}”",
             times=1 / ratio,
             converges=CONVERGES,
         )
     return say(
-        "the distributions drift {times:.2g} times as much as in “{converges}”",
+        "the distributions drift {times:.3g} times as much as in “{converges}”",
         times=ratio,
         converges=CONVERGES,
     )
