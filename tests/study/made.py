@@ -122,7 +122,7 @@ def made_run(spec: TrainSpec, fates: Fates) -> Run:
         **_measures(spec, members),
     }
     positions = [[layer, side] for layer in _layers(spec) for side in ("input", "output")]
-    record = {"spec": describe(spec), "seconds": 1.0, "positions": positions}
+    record = {"spec": describe(spec), "seconds": 1.0, "training_seconds": 1.0, "positions": positions}
     return Run(run_key(spec), record, arrays)
 
 

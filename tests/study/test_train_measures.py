@@ -147,3 +147,8 @@ def test_raw_inputs_reach_the_run():
     _, standardised = train(SPEC)
     _, raw = train(replace(SPEC, data=replace(DIGITS, raw=True)))
     assert raw["loss"][0, 0] != standardised["loss"][0, 0]
+
+
+def test_the_time_of_training_leaves_out_what_is_measured():
+    record, _ = train(SPEC)
+    assert 0 < record["training_seconds"] < record["seconds"]

@@ -92,9 +92,9 @@ class Outcome:
         return np.asarray(self.run.arrays[f"{kind}_step"], dtype=np.float64)
 
     @property
-    def seconds(self) -> float:
-        """Time of the run on one thread; of an ensemble this member's part."""
-        return float(self.run.record["seconds"]) * self.share
+    def training_seconds(self) -> float:
+        """Time of batches and steps alone, on one thread; of an ensemble this member's part."""
+        return float(self.run.record["training_seconds"]) * self.share
 
     @property
     def record_step(self) -> Floats:

@@ -42,7 +42,8 @@ def train(
         folder: Where a user's module is looked for.
 
     Returns:
-        The record ("positions" recorded, "layers" with a gradient norm) and the arrays: loss (M, T),
+        The record ("positions" recorded, "layers" with a gradient norm; "seconds" in all, "training_seconds"
+        without probes, records, measures and evaluation) and the arrays: loss (M, T),
         final_loss (M,): the mean over the last tenth of the steps; chance (M,); trains (M,): finite at
         every step and finally below half of chance; test_accuracy (M,); probe_step (P,), probe_ratio
         (E,), probe_loss and probe_distance (M, P, E), probe_start, probe_gradient and probe_weight (M, P);
@@ -85,7 +86,7 @@ class _Training:
 
     def run(self, tick: Tick) -> tuple[dict[str, Any], Arrays]:
         spec = self.spec
-        started = time.perf_counter()
+        started, training = time.perf_counter(), 0.0
         loss = torch.full((self.members, spec.steps), torch.nan)
         walks: list[Walk] = []
         taken: dict[str, list[tuple[int, Arrays]]] = {}
@@ -94,7 +95,9 @@ class _Training:
         with self._recording() as recording:
             for step in range(spec.steps):
                 self.model.train()
-                x, y = (part.to(self.device) for part in self.task.batch(step))
+                begun = time.perf_counter()
+                x, y = self._batch(step)
+                training += time.perf_counter() - begun
                 if step == 0:
                     self._try(x, y)
                     if spec.gradients:
@@ -104,21 +107,28 @@ class _Training:
                 if recording and spec.record and step in spec.record.at:
                     recording.snapshot(self.task.fixed(spec.record.batch).to(self.device), step)
                 self._measure(step, (x, y), taken)
-                loss[:, step] = self._step(x, y)
+                begun = time.perf_counter()
+                loss[:, step] = self._step(x, y).cpu()
+                training += time.perf_counter() - begun
                 if not bool(loss[:, step].isfinite().any()):
                     break
                 tick((step + 1) / spec.steps)
             else:
                 self.model.train()
-                self._measure(spec.steps, (x, y), taken)
+                if any(spec.steps in measure.at for measure in spec.measures):
+                    self._measure(spec.steps, self._batch(spec.steps), taken)
         arrays |= self._outcome(loss)
         arrays |= _probe_arrays(spec, walks)
         arrays |= _measure_arrays(taken)
         if recording:
             found["positions"] = _record_arrays(recording, arrays)
-        found["seconds"] = time.perf_counter() - started
+        found |= {"seconds": time.perf_counter() - started, "training_seconds": training}
         # The order in memory decides in which order numpy sums: the same before and after the store.
         return found, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        x, y = self.task.batch(step)
+        return x.to(self.device), y.to(self.device)
 
     def _recording(self) -> AbstractContextManager[Recording | None]:
         if self.spec.record is None:
