@@ -13,7 +13,7 @@ from xhat.study.spec import Member, Network, TrainSpec
 from xhat.study.store import Run
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-TUNING_SEEDS = 2  # of a larger network, whose every run is dear; of an ensemble all seeds run at all rates
+TUNING_SEEDS = 2  # at least, and half of all: of a larger network, whose every run is dear
 EVALUATIONS = 14  # points of the test curve, each a fixed factor after the one before it
 FIRST = 30  # the first stands at this part of the steps: whoever is fast is told apart early
 
@@ -69,7 +69,9 @@ def tuned(
 ) -> Tuning:
     """Train every arm at its best rate, by the mean final training loss; test accuracy stays unseen.
 
-    A rate at which a tuning seed becomes infinite is out. Of larger networks the first two seeds choose.
+    Rates at which all seeds that choose train go before those at which one does not: a rate at the edge would
+    fail on other seeds too. A rate at which one becomes infinite is out. Of an ensemble all seeds run at all rates and
+    choose; of larger networks, whose every run is dear, half of the seeds do, and two at least.
 
     Args:
         subject: Gives data, steps, batch size and seeds.
@@ -83,7 +85,8 @@ def tuned(
         The arms, and the keys of the runs they rest on.
     """
     how = training or standard(subject)
-    tuning = range(subject.seeds if subject.network.is_ensemble else min(TUNING_SEEDS, subject.seeds))
+    few = min(max(TUNING_SEEDS, subject.seeds // 2), subject.seeds)
+    tuning = range(subject.seeds if subject.network.is_ensemble else few)
     init = {arm: (inits or {}).get(arm, subject.init) for arm in arms}
     wanted = [
         spec
@@ -96,11 +99,12 @@ def tuned(
     def of(arm: str, seeds: Sequence[int], rate: float) -> tuple[Outcome, ...]:
         return tuple(found[arms[arm], Member(seed, rate, init[arm])] for seed in seeds)
 
-    def mean_loss(arm: str, rate: float) -> float:
-        mean = float(np.mean([loss(outcome) for outcome in of(arm, tuning, rate)]))
-        return mean if np.isfinite(mean) else np.inf
+    def rank(arm: str, rate: float) -> tuple[bool, float]:
+        tried = of(arm, tuning, rate)
+        mean = float(np.mean([loss(outcome) for outcome in tried]))
+        return not all(outcome.trains for outcome in tried), mean if np.isfinite(mean) else np.inf
 
-    best = {arm: min(rates, key=partial(mean_loss, arm)) for arm in arms}
+    best = {arm: min(rates, key=partial(rank, arm)) for arm in arms}
     rest = range(len(tuning), subject.seeds)
     if rest:
         wanted = [

@@ -18,7 +18,7 @@ from xhat.study.claim import Claim, Context, Measurement, Subject, together
 from xhat.study.claims._arms import NAMES, at_edge, grouped_table, trained
 from xhat.study.claims._tuned import RATES, Tuned, Tuning, tuned
 from xhat.study.curves import mean_curve
-from xhat.study.measures import Evaluate
+from xhat.study.measures import Evaluate, Recalibrated
 from xhat.study.outcome import Outcome, Training
 from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, overall
 from xhat.study.spec import Network
@@ -28,7 +28,7 @@ from xhat.study.verdict import difference
 # Committed before the first run.
 LOST = 5.0  # points of test accuracy that BN loses more than the other normalisation
 GAP = 0.1  # of loss, by which BN's is higher in evaluation than in training; outside the verdict
-SMALL_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # below a network's usual batch size
+SMALL_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # below a network's usual batch size
 SAMPLES = 1000  # training samples on which a rate is judged: a few small batches are too noisy for it
 OTHER = {"vgg": "group", "mlp": "layer"}  # what BN is held against, by network; a user's: none
 
@@ -128,9 +128,9 @@ def _tuned(subject: Subject, size: int) -> Tuning:
     arms: dict[str, Network] = {norm: subject.network.with_norm(norm) for norm in norms}
     if size == subject.batch_size:
         return tuned(subject, arms)
-    training = Training(
-        subject.data, subject.steps, size, measures=(Evaluate((subject.steps,), train=SAMPLES),)
-    )
+    end = (subject.steps,)
+    measures = (Evaluate(end, train=SAMPLES), Recalibrated(end))
+    training = Training(subject.data, subject.steps, size, measures=measures)
     small = replace(subject, batch_size=size)
     return tuned(small, arms, rates=SMALL_RATES, training=training, loss=_evaluated_loss)
 

@@ -30,7 +30,7 @@ from xhat.study.verdict import difference
 MARGIN = 0.03  # of the growth factor a layer, around the theory's
 LOST = 10.0  # points of test accuracy that BN loses from the shallowest to the deepest network
 FACTOR_OF_HE = 1.0  # what He's initialisation is made for, without normalisation; outside the verdict
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # Activation and normalisation of the wide networks whose gradients are read.
 WIDE = (
     ("relu", "batch"),

@@ -19,7 +19,7 @@ from xhat.study.claims._arms import NAMES, arms_table, at_edge, trained
 from xhat.study.claims._equal_loss import Floats, at_loss, common_loss, path
 from xhat.study.claims._regularises_figures import figure, with_dropout, words
 from xhat.study.claims._tuned import Tuned, evaluated, tuned
-from xhat.study.measures import Evaluate
+from xhat.study.measures import Evaluate, Recalibrated
 from xhat.study.outcome import Training
 from xhat.study.result import ClaimResult, ClaimText, Effect, overall
 from xhat.study.spec import Network
@@ -31,7 +31,7 @@ BETTER = 1.0  # points of test accuracy at equal training loss, batch − none
 LESS_NEED = 1.0  # points by which dropout gains more without BN than with it
 SAMPLES = 1000  # of training: few, so that there is something to overfit
 BATCH = 128
-RATES = (0.03, 0.1, 0.3, 1.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 SHARES = (0.0, 0.1, 0.5)  # of units that dropout drops
 GHOSTS = ("ghost8", "ghost32")
 
@@ -77,9 +77,10 @@ TEXT = ClaimText(
 def measure(context: Context) -> Measurement:
     """Train all arms on few samples; compare at equal training loss, and what dropout gains."""
     (subject,) = (_few(s, context.preset) for s in context.subjects(mlp(context.preset, depth=3)))
-    plain = Training(subject.data, subject.steps, subject.batch_size)
+    at_end = Recalibrated((subject.steps,))
+    plain = Training(subject.data, subject.steps, subject.batch_size, measures=(at_end,))
     at = (0, *evaluated(subject.steps))
-    followed = replace(plain, measures=(Evaluate(at, train=SAMPLES),))
+    followed = replace(plain, measures=(Evaluate(at, train=SAMPLES), at_end))
     found = yield from together(
         tuned(subject, _networks(subject), rates=RATES, training=followed),
         tuned(subject, _dropping(subject), rates=RATES, training=plain),  # only its end is asked for
