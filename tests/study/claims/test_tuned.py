@@ -124,3 +124,21 @@ def test_test_accuracy_is_taken_along_the_way_and_at_the_end(steps):
 def test_claims_that_ask_alike_share_their_runs():
     first, second = (next(tuned(ENSEMBLE, arms(ENSEMBLE))) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+def test_a_rate_at_which_a_seed_does_not_train_comes_after_those_at_which_all_do(subject):
+    """At 1.0 the mean loss is the least, but a seed that chooses stays near chance."""
+
+    def fates(network: Network, member: Member) -> Fate:
+        if member.lr == 1.0:
+            return Fate(final=CHANCE / 1.9 if member.seed == 0 else 0.01)
+        return Fate(final=0.8 if member.lr == 0.1 else 1.0)
+
+    found, _ = done(subject, fates)
+    assert {one.rate for one in found.values()} == {0.1}
+
+
+def test_where_seeds_train_at_no_rate_the_least_loss_decides():
+    found, _ = done(LARGE, lambda network, member: Fate(final=CHANCE * (0.9 if member.lr == 0.3 else 1.0)))
+    assert {one.rate for one in found.values()} == {0.3}
