@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from xhat.errors import unknown
+from xhat.errors import UsageError, unknown
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
@@ -16,7 +16,9 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def initialise_(model: nn.Module, init: str, *, scale: float = 1.0) -> None:
+def initialise_(
+    model: nn.Module, init: str, *, scale: float = 1.0, output_scale: float | None = None
+) -> None:
     """Draw the weights of linear layers and convolutions anew, in place; their biases become 0.
 
     Args:
@@ -24,12 +26,20 @@ def initialise_(model: nn.Module, init: str, *, scale: float = 1.0) -> None:
         init: "he" (std √(2/fan_in), He et al. 2015), "xavier" (std √(2/(fan_in+fan_out)), Glorot and
             Bengio 2010), "small" (std 0.01), or "own": keep the model's own draw.
         scale: Multiplies the drawn weights.
+        output_scale: Multiplies those of the output layer instead, the last linear layer in the order of
+            modules; None: ``scale`` does.
 
     Raises:
-        UsageError: there is no such initialisation.
+        UsageError: there is no such initialisation, or no linear layer for ``output_scale``.
     """
     if init != "own" and init not in INITIALISATIONS:
         raise unknown("initialisation", init, [*INITIALISATIONS, "own"])
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if output_scale is not None and not linear:
+        raise UsageError(
+            f"output_scale={output_scale:g} is for the last linear layer, and {type(model).__name__} has "
+            "none: leave it out"
+        )
     scaled: set[int] = set()
     for layer in model.modules():
         if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
@@ -38,6 +48,7 @@ def initialise_(model: nn.Module, init: str, *, scale: float = 1.0) -> None:
             INITIALISATIONS[init](layer.weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-        if scale != 1.0 and (init != "own" or id(layer.weight) not in scaled):  # two layers may share it
+        own = scale if output_scale is None or layer is not linear[-1] else output_scale
+        if own != 1.0 and (init != "own" or id(layer.weight) not in scaled):  # two layers may share it
             scaled.add(id(layer.weight))
-            layer.weight.mul_(scale)
+            layer.weight.mul_(own)

@@ -53,7 +53,7 @@ def _build_member(
     seed_everything(member.seed)
     users = ":" in network.name
     model = _build_users(network, member, folder) if users else _build_ours(network, data)
-    initialise_(model, member.init, scale=member.scale)
+    initialise_(model, member.init, scale=member.scale, output_scale=member.output_scale)
     return model
 
 

@@ -67,6 +67,7 @@ class Member:
     init: str = "he"
     scale: float = 1.0  # multiplies the initial weights
     decay: float = 0.0  # λ of w ← w − η(∇L + λw), for weights only: not for biases, γ and β
+    output_scale: float | None = None  # in place of ``scale`` for the output layer, the last linear one
 
 
 @dataclass(frozen=True)

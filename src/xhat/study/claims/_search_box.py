@@ -14,6 +14,7 @@ from xhat.study.store import Run
 from xhat.study.subjects import mlp
 
 Trained = Mapping[tuple[Arm, Member], Outcome]
+Searching = Generator[Sequence[TrainSpec], Sequence[Run], tuple[Trained, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,23 @@ def scales(count: int, *, low: float = 0.01) -> tuple[float, ...]:
     return tuple(float(f"{scale:.3g}") for scale in np.geomspace(low, 1 / low, count))
 
 
-def searched(box: Box) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[Trained, tuple[str, ...]]]:
+def searched(box: Box) -> Searching:
     """Train all of the box; return the outcomes and the keys of the runs."""
-    subject = box.subject
     members = [
-        Member(seed, rate, subject.init, scale)
-        for seed, scale, rate in product(range(subject.seeds), box.scales, box.rates)
+        Member(seed, rate, box.subject.init, scale)
+        for seed, scale, rate in product(range(box.subject.seeds), box.scales, box.rates)
     ]
+    return (yield from trained_members(box.subject, dict.fromkeys(box.norms, members)))
+
+
+def trained_members(subject: Subject, members: Mapping[str, Sequence[Member]]) -> Searching:
+    """Train these members, given by normalisation; return the outcomes and the keys of the runs."""
     training = Training(subject.data, subject.steps, subject.batch_size)
-    wanted = [s for norm in box.norms for s in specs(subject.network.with_norm(norm), members, training)]
+    wanted = [
+        spec
+        for norm, asked in members.items()
+        for spec in specs(subject.network.with_norm(norm), asked, training)
+    ]
     runs = yield wanted
     trained = {
         ((network.norm, subject.init), member): outcome

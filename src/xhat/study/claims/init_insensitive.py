@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject
 from xhat.study.claims._best import Arm, best_rate
-from xhat.study.claims._search_box import Box, Trained, own_box, scales, searched
+from xhat.study.claims._search_box import Box, Trained, own_box, scales, searched, trained_members
 from xhat.study.curves import ARM_NAMES, mean_curve
 from xhat.study.result import Axis, ClaimResult, ClaimText, Curve, Effect, Figure, Panel, Table, overall
 from xhat.study.spec import Member
@@ -75,6 +75,9 @@ def measure(context: Context) -> Measurement:
         box = Box(subject, (0.1,), scales(5), ("none", "batch"))
     trained, keys = yield from searched(box)
     subject = box.subject
+    if not subject.is_users:
+        kept, more = yield from trained_members(subject, _output_kept(trained, box))
+        trained, keys = {**trained, **kept}, (*keys, *more)
     fixed = {arm: _sweep(trained, arm, box, own=False) for arm in box.arms}
     own = {arm: _sweep(trained, arm, box, own=True) for arm in box.arms}
     effects = _effects(fixed, own, subject)
@@ -87,6 +90,21 @@ def measure(context: Context) -> Measurement:
         (_rates_table(trained, box), subjects_table(subject)),
         runs=keys,
     )
+
+
+def _output_kept(trained: Trained, box: Box) -> dict[str, list[Member]]:
+    """Return by arm the core scales once more, at the same rate, with the output layer left at scale 1."""
+    subject = box.subject
+    core = [scale for scale in box.scales if CORE[0] <= scale <= CORE[1] and scale != 1.0]
+    members = {}
+    for norm, init in (("none", subject.init), ("batch", subject.init)):
+        rate = best_rate(trained, (norm, init), seeds=subject.seeds, rates=box.rates)
+        members[norm] = [
+            Member(seed, rate, init, scale, output_scale=1.0)
+            for seed in range(subject.seeds)
+            for scale in core
+        ]
+    return members
 
 
 @dataclass(frozen=True)
