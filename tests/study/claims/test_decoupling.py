@@ -25,6 +25,7 @@ def tied(shift: float, steps: float, *, by: float = 0.02, batch: float = 10.0, s
             far *= np.array(measure.sizes) / 0.1
             if not plain:
                 far[CASES.index("running")] *= 4 * shift
+                far[CASES.index("affine")] *= 2
             factor = shift * shaken(member, by) if plain else 1.0
             return {"shift": far * factor * (start if step == 0 else 1.0), "alive": np.full_like(far, 0.9)}
 
@@ -71,6 +72,18 @@ def test_decoupling_says_the_ratios():
     assert old.estimate == pytest.approx(0.25, rel=0.02)
     assert [e.estimate for name, e in beside.items() if "own weights" in name] == [pytest.approx(3.0)]
     assert any("by 0.4 standard deviations without" in words.replace("0.40", "0.4") for words in result.found)
+
+
+def test_decoupling_says_of_each_network_what_is_so_by_construction_and_what_is_left():
+    result = judged(CLAIMS["decoupling"], tied(8.0, 5.0, by=0.0))
+    for network, words in zip(("MLP", "VGG"), result.found, strict=False):
+        assert words.startswith(f"{network}, noise of 10%")
+        assert "8 [8, 8] times as far as with BN in training mode" in words
+        assert "before the activation this holds by construction" in words
+        assert "the advantage is 0.25 [0.25, 0.25]; with noise on γ and β too it is 4 [4, 4]" in words
+    assert "γ and β have these moments as coordinates" in result.found[-1]
+    controls = [effect for effect in result.effects if effect.name.startswith("steps")]
+    assert all("γ and β have these moments as coordinates" in effect.note for effect in controls)
 
 
 def test_control_that_takes_too_long_is_at_least_so_long():

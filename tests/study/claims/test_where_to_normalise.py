@@ -33,7 +33,9 @@ def judged(fates):
             return stop.value
 
 
-def racing(until: dict[str, float], post: float = 0.8, step: float = 2.0, by: float = 0.02):
+def racing(
+    until: dict[str, float], post: float = 0.8, step: float = 2.0, by: float = 0.02, fall: float = 0.1
+):
     """Accuracy climbs to 80% at a step by arm; behind BN the loss falls ``step`` times as far."""
 
     def fates(arm: str, member: Member) -> Fate:
@@ -43,8 +45,8 @@ def racing(until: dict[str, float], post: float = 0.8, step: float = 2.0, by: fl
         factor = 1.0 if arm == "none" else step * noise
 
         def stepping(measure, at):
-            fall = 0.1 * factor * np.ones(len(measure.layers))
-            return {"decrease": fall, "rate": fall}
+            falls = np.minimum(fall * factor, 1.0) * np.ones(len(measure.layers))
+            return {"decrease": falls, "rate": falls}
 
         return replace(fate, measured={**fate.measured, "layer_step": stepping})
 
@@ -83,6 +85,30 @@ def test_where_to_normalise_says_ratios_and_points():
     assert {effect.seeds for effect in result.effects if "VGG" not in effect.name} == {10}
     assert {effect.seeds for effect in result.effects if "VGG" in effect.name} == {4}
     assert not any(effect.at_least for effect in result.effects)
+
+
+def layer_steps(result):
+    """The effects of the next layer behind BN on Z: of the fall, and of ln(L₀/L)."""
+    found = [effect for effect in result.effects if "next layer alone" in effect.name]
+    return found[0], next(effect for effect in found if effect.name.startswith("ln("))
+
+
+def test_the_fall_of_the_loss_has_an_end_and_its_logarithm_beside_it_has_none():
+    fall, logs = layer_steps(judged(racing(FAST, by=0.0)))
+    assert (fall.estimate, fall.primary, fall.note) == (pytest.approx(2.0), True, "")
+    assert (logs.primary, logs.threshold) == (False, fall.threshold)
+    assert logs.estimate == pytest.approx(np.log(0.8) / np.log(0.9))
+    fall, logs = layer_steps(judged(racing(FAST, by=0.0, fall=0.85, step=1.15)))
+    assert (fall.verdict, logs.verdict) == (C, S)
+    assert logs.estimate == pytest.approx(np.log(1 - 0.85 * 1.15) / np.log(0.15))
+    assert "the mean fall is up to 85%" in fall.note
+    assert "above 83% a ratio of 1.2 cannot be reached" in fall.note
+
+
+def test_a_loss_that_falls_to_nothing_counts_as_far_as_float32_can_tell():
+    _, logs = layer_steps(judged(racing(FAST, by=0.0, fall=0.5)))
+    assert logs.estimate == pytest.approx(23 * np.log(2) / np.log(2))
+    assert logs.seeds == 10
 
 
 def untrained(*arms: str, final: float = CHANCE):

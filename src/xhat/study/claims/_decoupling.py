@@ -55,6 +55,14 @@ class Seen:
         place = CASES.index(case), LAYERS.index(layer)
         return self._of(arm, "perturb", "shift", end=end)[:, *place]
 
+    def ratios(self, name: str, layer: int, *, end: bool = True) -> Floats:
+        """Return ln of the shift without BN over that of ``name``, at the size that decides, (pairs,)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs: Floats = np.log(decides(self.shift("none", layer, end=end))) - np.log(
+                decides(self.shift(name, layer, end=end))
+            )
+        return logs
+
     def compared(self, name: str, layer: int, *, end: bool) -> Floats:
         """Return the share of units that enter the shift, (pairs, sizes)."""
         arm, case = SHIFTS[name]

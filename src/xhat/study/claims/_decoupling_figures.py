@@ -20,6 +20,7 @@ from xhat.study.claims._decoupling import (
 )
 from xhat.study.curves import mean_curve
 from xhat.study.result import Axis, Curve, Figure, Panel, Table
+from xhat.study.verdict import interval
 
 SHIFT_NAMES = {
     "none": "no normalisation",
@@ -95,15 +96,23 @@ def shift_words(seen: Seen) -> str:
     if not seen.pairs(end=True):
         return say("{network}: no seed trains in both arms.", network=seen.subject.name)
     return say(
-        "{network}, noise of {size:.0%} on all weights up to layer {layer}: the moments of the next layer's "
-        "input move by {none:.2g} standard deviations without normalisation, by {batch:.2g} with BN; by "
-        "{running:.2g} where BN keeps the statistics from before the noise, as in evaluation mode; by "
-        "{affine:.2g} with noise on γ and β too (geometric means over seeds, at the end of training).",
+        "{network}, noise of {size:.0%} on all weights up to layer {layer}: without normalisation the moments "
+        "of the next layer's input move {batch} times as far as with BN in training mode, where before the "
+        "activation this holds by construction. With fixed statistics, those from before the noise as in "
+        "evaluation mode, the advantage is {running}; with noise on γ and β too it is {affine} (1: none; "
+        "95% intervals over seeds, end of training). The moments move by {shift_none:.2g} standard deviations "
+        "without normalisation; with BN by {shift_batch:.2g}, {shift_running:.2g} and {shift_affine:.2g}.",
         network=seen.subject.name,
         size=DECIDES,
         layer=LATE + 1,
-        **{name: middle(decides(seen.shift(name, LATE, end=True))) for name in SHIFTS},
+        **{name: _ratio_words(seen, name) for name in SHIFTS if name != "none"},
+        **{f"shift_{name}": middle(decides(seen.shift(name, LATE, end=True))) for name in SHIFTS},
     )
+
+
+def _ratio_words(seen: Seen, name: str) -> str:
+    estimate, low, high = np.exp(interval(list(seen.ratios(name, LATE))))
+    return say("{estimate:.3g} [{low:.3g}, {high:.3g}]", estimate=estimate, low=low, high=high)
 
 
 def control_figure(seen: Seen) -> Figure:
@@ -175,7 +184,9 @@ def control_words(seen: Seen) -> str:
         else:
             found.append(say("{way}: not within {cap}", way=way, cap=CAP))
     return say(
-        "Steps to bring layer {layer}'s moments to given values after training, median over seeds: {ways}.",
+        "Steps to bring layer {layer}'s moments to given values after training, median over seeds: {ways}. "
+        "γ and β have these moments as coordinates: what is compared is descent in the coordinates themselves "
+        "with descent through weights.",
         layer=LATE + 1,
         ways=listed(found),
     )

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 LAYERS = (0, 3, 6)  # hidden layers l from 0, of eight
 RATES = tuple(0.01 * 2.0**k for k in range(14))  # of the layer's own descent, up to 82
 BEHIND = {"none": "no normalisation", "batch": "batch norm on Z", "post": "batch norm on a"}
+FINEST = float(np.finfo(np.float32).eps)  # of 1 − decrease: losses are float32
 PLACES = {"batch": "pre", "post": "post"}
 
 
@@ -45,10 +46,29 @@ class Stepped:
 
     def gains(self, arm: str) -> Floats:
         """Return ln of the fall over the plain network's, mean over layers and times, one a seed."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log(self.decrease(arm)) - np.log(self.decrease("none"))
-        means: Floats = logs.mean((1, 2))
-        return means[np.isfinite(means)]
+        return _over(self.decrease(arm), self.decrease("none"))
+
+    def log_gains(self, arm: str) -> Floats:
+        """As ``gains``, of ln(L₀/L) = −ln(1 − decrease), which does not end at 1 as the decrease does."""
+        return _over(_logs(self.decrease(arm)), _logs(self.decrease("none")))
+
+    def highest(self) -> float:
+        """Return the plain network's largest mean fall over seeds, of all layers and times; NaN if none."""
+        plain = self.decrease("none")
+        return float(plain.mean(0).max()) if len(plain) else float("nan")
+
+
+def _logs(decrease: Floats) -> Floats:
+    logs: Floats = -np.log(np.maximum(1 - decrease, FINEST))
+    return logs
+
+
+def _over(this: Floats, plain: Floats) -> Floats:
+    """Return ln(this / plain), mean over layers and times, of the seeds (the first axis) that have one."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(this) - np.log(plain)
+    means: Floats = logs.mean((1, 2))
+    return means[np.isfinite(means)]
 
 
 def stepped(

@@ -14,7 +14,7 @@ from xhat.study.result import Axis, Figure, Panel, Table
 
 NAMES = {
     "raw": "raw inputs",
-    "none": "standardised inputs",
+    "none": "inputs standardised as a whole",
     "batch": "batch norm on Z",
     "post": "batch norm on a",
 }
@@ -32,8 +32,8 @@ def accuracy_figure(pairs: Sequence[tuple[Subject, Mapping[str, Tuned]]]) -> Fig
         id="where-to-normalise",
         title="Test accuracy over training by what is normalised, each arm at its own best learning rate",
         caption=(
-            "Mean over seeds; bands: 95% intervals. Raw inputs are pixels in [0, 1]; with batch norm the inputs "
-            "are standardised too."
+            "Mean over seeds; bands: 95% intervals. Raw inputs are pixels in [0, 1]; standardised as a whole, all "
+            "pixels are moved and scaled by the same two numbers, with batch norm too."
         ),
         alt=listed([accuracy_words(subject, arms) for subject, arms in pairs], " "),
         panels=tuple(panels),

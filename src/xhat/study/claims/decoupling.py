@@ -12,7 +12,7 @@ import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
-from xhat.study.claims._decoupling import CAP, DECIDES, LATE, LAYERS, MIDDLE, SIZES, Seen, decides
+from xhat.study.claims._decoupling import CAP, DECIDES, LATE, LAYERS, MIDDLE, SIZES, Seen
 from xhat.study.claims._decoupling_figures import (
     control_figure,
     control_table,
@@ -61,10 +61,15 @@ TEXT = ClaimText(
         f"without BN are more than {STEPS:g} times those with it, each with the whole 95% interval."
     ),
     does_not_show=(
-        "That this is why BN helps. Behind the activation the moments hang on the shape of the distribution "
-        "too, which γ and β do not set. Both ways have a closed form: γ and β in one step (law any-moments), "
-        "and without BN the scale of a row of W and its bias; what is counted is plain gradient descent. "
-        "The layer's own weights alone are shown as a further way without BN."
+        "That this is why BN helps. In training mode the claim holds before the activation by construction: "
+        "mean and variance there are β and γ², but for ε, whatever the weights. Behind the activation they hang "
+        "on the distribution's shape too, which γ and β do not set: only that moves them. The noise "
+        "hits every parameter that sets the distribution without BN, and spares γ and β, which set it with "
+        "BN. How the ratio is with statistics from before the noise, and with noise on γ and β too, is said "
+        "beside it for each network. Control compares coordinates: γ and β have these very moments as "
+        "coordinates, the weights have not. Both ways have a closed form: γ and β in one step (law "
+        "any-moments), and without BN the scale of a row of W and its bias; what is counted is plain "
+        "gradient descent. The layer's own weights alone are shown as a further way without BN."
     ),
     source="Ours, after the notes; [IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 1 and 3, argue alike.",
     expected="No number is known.",
@@ -124,32 +129,25 @@ def _measured(
 
 def _shifts(seen: Seen) -> list[Effect]:
     def effect(name: str, other: str, layer: int, *, end: bool = True, primary: bool = False) -> Effect:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log(decides(seen.shift("none", layer, end=end))) - np.log(
-                decides(seen.shift(other, layer, end=end))
-            )
         return ratio(
-            name, "ratio, none / batch", list(logs), threshold=SHIFT, primary=primary, note=_note(seen, end)
+            name,
+            "ratio, none / batch",
+            list(seen.ratios(other, layer, end=end)),
+            threshold=SHIFT,
+            primary=primary,
+            note=_note(seen, end),
         )
 
     values = {"network": seen.subject.name, "late": LATE + 1, "middle": MIDDLE + 1, "size": DECIDES}
     return [
         effect(
-            say("shift of moments at r = {size:g}, {network}, behind layer {late}", **values),
+            say(
+                "shift of moments at r = {size:g}, {network}, behind layer {late}, BN in training mode",
+                **values,
+            ),
             "batch",
             LATE,
             primary=True,
-        ),
-        effect(
-            say("shift of moments at r = {size:g}, {network}, behind layer {middle}", **values),
-            "batch",
-            MIDDLE,
-        ),
-        effect(
-            say("shift of moments at r = {size:g}, {network}, behind layer {late}, at the start", **values),
-            "batch",
-            LATE,
-            end=False,
         ),
         effect(
             say(
@@ -168,6 +166,24 @@ def _shifts(seen: Seen) -> list[Effect]:
             "affine",
             LATE,
         ),
+        effect(
+            say(
+                "shift of moments at r = {size:g}, {network}, behind layer {middle}, BN in training mode",
+                **values,
+            ),
+            "batch",
+            MIDDLE,
+        ),
+        effect(
+            say(
+                "shift of moments at r = {size:g}, {network}, behind layer {late}, BN in training mode, "
+                "at the start",
+                **values,
+            ),
+            "batch",
+            LATE,
+            end=False,
+        ),
     ]
 
 
@@ -177,7 +193,7 @@ def _controls(seen: Seen) -> list[Effect]:
         # Of a seed that reaches the goal in neither arm nothing is known. Beyond the cap a step more than
         # the cap is counted: without BN too few.
         known = np.isfinite(with_ + without) & ((with_ <= CAP) | (without <= CAP))
-        notes = [_note(seen, end)]
+        notes = [_note(seen, end), say("γ and β have these moments as coordinates")]
         if not known.all():
             notes.append(
                 say("{count} pairs left out: no goal is reached in either", count=int((~known).sum()))

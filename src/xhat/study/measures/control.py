@@ -35,6 +35,9 @@ class Control:
     of ``rates`` is the one that first brings the error below ``goal`` times its start, or that ends lowest
     if none does in ``cap`` steps.
 
+    Of batch norm β is the mean and |γ|, but for ε, the standard deviation: "affine" descends in coordinates
+    that are the moments themselves.
+
     Arrays for M members and W = 3 ``WAYS``: steps (M, W): the first number of steps with an error below the
     goal, ``cap`` + 1 if there is none; error (M, W, cap + 1) relative to the start, at the best rate, which
     stays at its last value where descent was ended; rate (M, W). NaN for a way that a network does not have.

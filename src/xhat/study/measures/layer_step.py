@@ -17,7 +17,7 @@ class LayerStep:
     """Gradient descent of ``steps`` steps on W and b of the layer behind block l, all else held, for an MLP.
 
     On one batch, the one of the training step that comes next, in training mode. The decrease is
-    (L₀ − L)/L₀ of the loss L₀ at the start and L at the end, at the best of ``rates``.
+    (L₀ − L)/L₀ ≤ 1 of the loss L₀ at the start and L at the end, at the best of ``rates``.
 
     Arrays for M members and layers l: decrease and rate, each (M, layers); NaN where the loss is finite at
     no rate.

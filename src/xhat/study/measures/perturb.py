@@ -27,7 +27,9 @@ class Perturb:
 
         shift = √ mean over units of ((μ'−μ)²/σ̄² + (ln σ'/σ)²),   σ̄² = (σ²+σ'²)/2
 
-    over the units that vary both times (``alive``). Evaluation mode starts from running statistics that
+    over the units that vary both times (``alive``). In training mode batch norm's moments before the
+    activation are β and γ², but for ε, whatever the weights: in the case "batch" only the shape of the
+    distribution moves what comes behind it. Evaluation mode starts from running statistics that
     are those of the unperturbed network on the same samples.
 
     Arrays for M members, C = 3 ``CASES``, L layers and R sizes, each (M, C, L, R) and a mean over draws:
