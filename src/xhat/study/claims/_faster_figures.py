@@ -45,7 +45,7 @@ def table(subject: Subject, arms: Mapping[str, Tuned]) -> Table:
     rows = []
     for arm, tuned_ in arms.items():
         steps = steps_of(arms, arm)
-        milliseconds = [1000 * outcome.seconds / subject.steps for outcome in tuned_.outcomes]
+        milliseconds = [1000 * outcome.training_seconds / subject.steps for outcome in tuned_.outcomes]
         rows.append(
             (
                 ARM_NAMES[arm],

@@ -98,7 +98,7 @@ def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effe
     with np.errstate(invalid="ignore"):
         logs = np.log(steps["none"]) - np.log(taken)
     per_step = [
-        math.log(plain.seconds / other.seconds)
+        math.log(plain.training_seconds / other.training_seconds)
         for plain, other in zip(arms["none"].outcomes, arms[arm].outcomes, strict=True)
     ]
     notes = []

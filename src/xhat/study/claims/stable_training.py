@@ -67,6 +67,7 @@ class Seen:
 
     subject: Subject
     same: Mapping[str, Sequence[Outcome]]  # by arm, at the shared rate, one a seed
+    plains: Mapping[str, Sequence[Outcome]]  # by arm, at the plain network's best rate, one a seed
     best: Mapping[str, Tuned]
     failed: Failed  # by arm and rate, a seed each
     keys: tuple[str, ...]
@@ -97,22 +98,13 @@ def measure(context: Context) -> Measurement:
 def _train(subject: Subject) -> Generator[Sequence[TrainSpec], Sequence[Run], Seen]:
     networks = {arm: subject.network.with_norm(arm) for arm in ARMS}
     best, keys = yield from tuned(subject, networks)
-    same = {arm: list(best[arm].tried[RATE]) for arm in ARMS}
-    rest = range(len(same["none"]), subject.seeds)
-    if rest:
-        wanted = [
-            spec
-            for arm in ARMS
-            for spec in specs(networks[arm], [Member(s, RATE, subject.init) for s in rest], standard(subject))
-        ]
-        runs = yield wanted
-        keys += tuple(run.key for run in runs)
-        found = outcomes(wanted, runs)
-        for arm in ARMS:
-            same[arm] += [found[networks[arm], Member(seed, RATE, subject.init)] for seed in rest]
+    (same, more), (plains, others) = yield from together(
+        _at(RATE, subject, best), _at(best["none"].rate, subject, best)
+    )
+    keys = (*keys, *more, *others)
     if not subject.network.is_ensemble:
         tried = {arm: {rate: best[arm].tried[rate] for rate in RATES if rate >= RATE} for arm in ARMS}
-        return Seen(subject, same, best, tried, keys)
+        return Seen(subject, same, plains, best, tried, keys)
     trained, runs = yield from on_grid(subject, ARMS)
     fine = {
         arm: {
@@ -122,7 +114,24 @@ def _train(subject: Subject) -> Generator[Sequence[TrainSpec], Sequence[Run], Se
         }
         for arm in ARMS
     }
-    return Seen(subject, same, best, fine, (*keys, *(run.key for run in runs)))
+    return Seen(subject, same, plains, best, fine, (*keys, *(run.key for run in runs)))
+
+
+def _at(
+    rate: float, subject: Subject, best: Mapping[str, Tuned]
+) -> Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[str, list[Outcome]], tuple[str, ...]]]:
+    """Return all seeds of both arms at one rate of the grid; those that tuning left out are trained."""
+    networks = {arm: subject.network.with_norm(arm) for arm in ARMS}
+    tried = {arm: list(best[arm].tried[rate]) for arm in ARMS}
+    members = [Member(seed, rate, subject.init) for seed in range(len(tried["none"]), subject.seeds)]
+    if not members:
+        return tried, ()
+    wanted = [spec for arm in ARMS for spec in specs(networks[arm], members, standard(subject))]
+    runs = yield wanted
+    found = outcomes(wanted, runs)
+    for arm in ARMS:
+        tried[arm] += [found[networks[arm], member] for member in members]
+    return tried, tuple(run.key for run in runs)
 
 
 def _effects(seen: Seen, *, leads: bool) -> list[Effect]:
@@ -130,6 +139,12 @@ def _effects(seen: Seen, *, leads: bool) -> list[Effect]:
     unit = "points of steps, none − batch"
     return [
         _spikes(say("loss spikes at rate {rate:g}, {network}", rate=RATE, network=name), unit, seen.same),
+        _spikes(
+            say("loss spikes at the plain network's best rate, {network}", network=name),
+            unit,
+            seen.plains,
+            primary=False,
+        ),
         _spikes(
             say("loss spikes at each arm's best rate, {network}", network=name),
             unit,
