@@ -1,13 +1,18 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from xhat.landscape import record
+from xhat.models import MLP
 from xhat.study.claims import CLAIMS
-from xhat.study.claims._diverging_conditions import ABOVE, BN_ABOVE, CONVERGES, EDGE
+from xhat.study.claims._diverging_conditions import ABOVE, BN_ABOVE, CONVERGES, EDGE, watched
 from xhat.study.claims._rates import RATES
 from xhat.study.result import ClaimResult
 from xhat.study.spec import Member, Network
+from xhat.study.subjects import mlp
 
 from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, all_train, judged, primary, shaken
 from .test_larger_lr import train_up_to
@@ -203,3 +208,16 @@ def test_few_steps_of_a_users_network_are_enough_for_the_distributions(steps):
         replace(USERS, steps=steps),
     )
     assert result.verdict in (S, C, I)
+
+
+def test_the_three_places_are_of_one_block():
+    """What leaves the normalisation is, after the activation, what enters the next layer."""
+    places = watched(mlp("smoke"))
+    model = MLP(6, 3, depth=8, width=3, norm="batch")
+    with record(model, every=None, layers=sorted({name for at in places.values() for name, _ in at})) as seen:
+        seen.snapshot(torch.randn(27, 6))  # 81 values a layer: each quantile is one of them
+    found = {(p.layer, p.side): p for p in seen.positions()}
+    _, after, inputs = ([found[place] for place in at] for at in places.values())
+    assert len(inputs) == 3
+    for normed, entering in zip(after, inputs, strict=True):
+        np.testing.assert_allclose(entering.pooled, normed.pooled.clip(0), atol=1e-4)

@@ -9,11 +9,11 @@ from xhat.study.spec import Member, Network
 from ..made import CHANCE, NAN, USERS, C, Fate, Fates, I, S, judged, primary
 
 
-def train_up_to(none: float, batch: float, *, layer: float = 0.5, by: float = 0.0) -> Fates:
+def train_up_to(none: float, batch: float, *, other: float = 0.5) -> Fates:
     """Rates from 0.02 to a largest one train."""
 
     def fates(network: Network, member: Member) -> Fate:
-        largest = {"none": none, "batch": batch, "layer": layer}[network.norm] * 2 ** (by * (member.seed % 2))
+        largest = {"none": none, "batch": batch}.get(network.norm, other)
         return Fate(final=0.3 if 0.02 <= member.lr <= largest * 1.001 else NAN)
 
     return fates
@@ -79,7 +79,7 @@ def test_larger_lr_on_a_users_network():
 
 
 def test_larger_lr_knows_nothing_where_both_arms_reach_the_grids_end():
-    result = judged(CLAIMS["larger-lr"], train_up_to(1000.0, 1000.0, layer=1000.0))
+    result = judged(CLAIMS["larger-lr"], train_up_to(1000.0, 1000.0, other=1000.0))
     assert result.verdict == I
     assert {effect.seeds for effect in primary(result).values()} == {0}
 
@@ -93,3 +93,17 @@ def test_larger_lr_counts_seeds_of_bn_that_train_at_no_rate():
     assert result.verdict != S
     for effect in primary(result).values():
         assert "train at no rate and count as half the lowest" in effect.note
+
+
+@pytest.mark.parametrize("other", [0.2, 6.4])
+def test_another_normalisation_stands_beside_bn_and_decides_nothing(other):
+    result = judged(CLAIMS["larger-lr"], train_up_to(0.1, 0.8, other=other))
+    assert result.verdict == S
+    beside = {effect.unit: effect for effect in result.effects if not effect.primary}
+    assert {unit: effect.name for unit, effect in beside.items()} == {
+        "ratio, layer / none": "largest rate that trains, MLP",
+        "ratio, group / none": "largest rate that trains, VGG",
+    }
+    assert [effect.estimate for effect in beside.values()] == pytest.approx([other / 0.1] * 2)
+    assert f"group norm {other:g}" in result.found[1]
+    assert "group" in {curve.arm for curve in result.figures[1].panels[0].curves}

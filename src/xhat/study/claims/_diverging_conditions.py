@@ -88,11 +88,14 @@ def _all_at(subject: Subject, lr: float, init: str | None = None) -> tuple[Membe
 
 
 def watched(subject: Subject) -> Watched:
-    """Return where an early, a middle and a late layer of our network are watched."""
+    """Return where an early, a middle and a late layer of our network are watched.
+
+    A block is linear, norm, activation: what leaves the norm of one is what enters the next, activated.
+    """
     depth = int(dict(subject.network.options)["depth"])
     places = sorted({1, depth // 2, depth - 1})
     return {
-        "before normalisation": tuple((f"hidden.{place}.1", "input") for place in places),
-        "after normalisation": tuple((f"hidden.{place}.1", "output") for place in places),
+        "before normalisation": tuple((f"hidden.{place - 1}.1", "input") for place in places),
+        "after normalisation": tuple((f"hidden.{place - 1}.1", "output") for place in places),
         "at the next layer's input": tuple((f"hidden.{place}.0", "input") for place in places),
     }

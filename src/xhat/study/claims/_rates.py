@@ -37,7 +37,7 @@ def largest_rates(subject: Subject, trained: Mapping[tuple[str, Member], Outcome
     }
 
 
-def descend(subject: Subject) -> Search:
+def descend(subject: Subject, arms: Sequence[str] = ("none", "batch")) -> Search:
     """Come down the grid in steps of four to the first rate that trains, then try the one above it.
 
     From above, because a rate may fail by being too small as well as too large.
@@ -46,7 +46,7 @@ def descend(subject: Subject) -> Search:
         The largest rates, and the runs.
     """
     training = Training(subject.data, subject.steps, subject.batch_size)
-    cases = [(norm, seed) for norm in ("none", "batch") for seed in range(subject.seeds)]
+    cases = [(norm, seed) for norm in arms for seed in range(subject.seeds)]
     largest: dict[tuple[str, int], int] = {}
     all_runs: list[Run] = []
 
@@ -75,7 +75,7 @@ def descend(subject: Subject) -> Search:
             RATES[place] if (place := largest.get((norm, seed))) is not None else None
             for seed in range(subject.seeds)
         ]
-        for norm in ("none", "batch")
+        for norm in arms
     }
     return found, all_runs
 
