@@ -45,13 +45,17 @@ def _scatter(shown: Mapping[str, list[Movement]]) -> Figure:
     return Figure(
         id="diverging-scatter",
         title="Stability and training",
-        caption="One point a network. Left: distributions stand still. Bottom: the network has learned.",
+        caption=say(
+            "One point a network. Left: distributions stand still ({still:g}: no movement). Bottom: the network "
+            "has learned.",
+            still=STILL,
+        ),
         alt="Final loss against drift of the layer distributions, one cloud a condition.",
         panels=(
             Panel(
                 "Final loss against drift",
                 Axis("drift in the second half (standard deviations between records)", log=True),
-                Axis("final training loss (cross-entropy)"),
+                Axis("final training loss (cross-entropy)", log=True),
                 curves,
             ),
         ),
