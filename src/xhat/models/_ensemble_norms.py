@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xhat.models.ghost import GhostBatchNorm, ghost_batch_norm
-from xhat.models.lp_norm import LpNorm, check_count, lp_normalise
+from xhat.models.lp_norm import LpNorm, check_count, lp_normalise, scaled
 
 
 def stack(tensors: Sequence[Tensor | None]) -> nn.Parameter | None:
@@ -97,14 +97,15 @@ class EnsembleLpNorm(_EnsembleNorm):
         self._keep("running_scale", layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            check_count(x.shape[-1], x)
-            out, mean, scale = lp_normalise(x, self.p, [-1], self.eps)
-            self.running_mean.lerp_(mean.detach().squeeze(-1), self.momentum)
-            self.running_scale.lerp_(scale.detach().squeeze(-1), self.momentum)
-        else:
-            out = (x - self.running_mean[..., None]) / (self.running_scale[..., None] + self.eps)
-        return self._affine(out)
+        weight, bias = (None if w is None else w[..., None] for w in (self.weight, self.bias))
+        if not self.training:
+            centred = x - self.running_mean[..., None]
+            return scaled(centred, self.running_scale[..., None] + self.eps, weight, bias)
+        check_count(x.shape[-1], x)
+        out, mean, scale = lp_normalise(x, self.p, (-1,), self.eps, weight, bias)
+        self.running_mean.lerp_(mean.detach().squeeze(-1), self.momentum)
+        self.running_scale.lerp_(scale.detach().squeeze(-1), self.momentum)
+        return out
 
 
 class EnsembleLayerNorm(_EnsembleNorm):
