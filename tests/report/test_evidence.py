@@ -65,6 +65,7 @@ def test_the_shipped_run_stands_beside_any_other(monkeypatch, changes, shown):
     page = build_page(many(**changes))
     assert (ABOUT in page) == shown
     assert ("It says nothing of your network." in page) == ("subject" in changes)
+    assert ("xhat’s own full run" in page) == ("subject" in changes)
 
 
 def test_without_a_shipped_run_nothing_is_said_of_it():

@@ -2,6 +2,11 @@
 
 import pytest
 
+from xhat.report import translated, write_page
+
+from .many import many
+from .test_page_in_chromium import CLIPPED
+
 pytestmark = pytest.mark.chromium
 
 CLAIMS = 18
@@ -153,3 +158,15 @@ def test_the_full_run_stands_beside(open_many):
     assert first.locator(".full-cell").inner_text() == "contradicted"
     missing = page.locator(ROWS).filter(has_text="Before the activation")
     assert missing.locator(".full-cell").inner_text() == "–"
+
+
+def test_long_words_without_spaces_are_broken_in_figures(open_page, tmp_path):
+    def chinese(text: str) -> str:
+        return "批标准化让损失曲面更平滑，梯度更可预测，可以用更大的学习率" if len(text) > 15 else "训练步数"
+
+    study = translated(many(claims=many().claims[:4]), chinese)
+    path = write_page(study, tmp_path / "report.html", lang="zh")
+    for width in (1280, 390):
+        page = open_page(path, viewport={"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(CLIPPED) == []

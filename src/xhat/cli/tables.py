@@ -60,7 +60,7 @@ def print_effects(
 ) -> None:
     """Print the deciding effects, one a row: estimate, threshold, name and unit; say why one is left open."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, min_width=20)
+    grid.add_column(no_wrap=True, min_width=22)
     grid.add_column(no_wrap=True)
     grid.add_column()
     for effect in effects:

@@ -53,6 +53,7 @@ def build_page(study: Study, *, lang: str = "en", links: Mapping[str, str] | Non
             study=translated(study, translate),
             claims=claims,
             full=full,
+            beside=_beside(study, full, translate),
             open_question=next((view for view in claims if view.claim.text.id == OPEN_QUESTION), None),
             laws=laws,
             figures=_figures(claims, laws),
@@ -83,6 +84,13 @@ def write_pages(study: Study, folder: str | Path) -> dict[str, Path]:
     return {
         lang: write_page(study, Path(folder) / name, lang=lang, links=names) for lang, name in names.items()
     }
+
+
+def _beside(study: Study, full: Study | None, translate: Translate) -> str:
+    """Return what the shipped run's column is called; "" without one."""
+    if full is None:
+        return ""
+    return translate("xhat’s own full run") if study.subject else translate("Full run")
 
 
 def _templates(translate: Translate) -> Environment:
