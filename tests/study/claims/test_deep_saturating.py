@@ -5,7 +5,7 @@ import pytest
 from xhat.study.claims import CLAIMS
 from xhat.study.spec import Member, Network
 
-from ..made import NAN, C, Fate, I, S, judged, primary, shaken
+from ..made import CHANCE, NAN, C, Fate, I, S, judged, primary, shaken
 
 
 def saturating(
@@ -68,9 +68,54 @@ def test_deep_saturating_rules_out_a_rate_at_which_a_seed_diverges():
     assert judged(CLAIMS["deep-saturating"], fates).verdict == S
 
 
-def test_deep_saturating_says_where_a_best_rate_lies_at_the_grids_end():
+@pytest.mark.parametrize(
+    ("final", "words"),
+    [
+        (0.3, "best rate at the grid's end: no normalisation, N(0, 0.01²), "),
+        (CHANCE, "best rate at the grid's end, and does not train there: no normalisation, N(0, 0.01²), "),
+    ],
+)
+def test_deep_saturating_says_where_a_best_rate_lies_at_the_grids_end(final, words):
     def fates(network: Network, member: Member) -> Fate:
-        return Fate(final=0.3 + member.lr / 100)  # the lowest rate is best
+        return Fate(final=final + member.lr / 100)  # the lowest rate is best
 
     notes = [effect.note for effect in primary(judged(CLAIMS["deep-saturating"], fates)).values()]
-    assert sum("grid's end: no normalisation, N(0, 0.01²), " in note for note in notes) == 2
+    assert sum(note.startswith(words) for note in notes) == 2
+
+
+def test_deep_saturating_names_apart_the_arm_that_does_not_train_at_the_end():
+    def fates(network: Network, member: Member) -> Fate:
+        return Fate(final=(CHANCE if member.init == "small" else 0.3) + member.lr / 100)
+
+    notes = [effect.note for effect in primary(judged(CLAIMS["deep-saturating"], fates)).values()]
+    end = "; best rate at the grid's end, and does not train there: no normalisation, N(0, 0.01²)"
+    assert sum(note.endswith(end) for note in notes) == 2
+
+
+def test_deep_saturating_says_nothing_of_the_grid_where_best_rates_lie_inside():
+    effects = judged(CLAIMS["deep-saturating"], saturating(0.8)).effects  # 1 is inside for sigmoid alone
+    assert {
+        "sigmoid" in effect.name: "grid's end" in effect.note for effect in effects if "test" in effect.name
+    } == {
+        True: False,
+        False: True,
+    }
+
+
+def test_deep_saturating_prints_bns_own_gradient_ratio():
+    """A gradient that explodes is above 1, and is seen to."""
+    result = judged(CLAIMS["deep-saturating"], saturating(0.8, gradient=1000.0))
+    assert all("batch norm, Xavier 1e+03; no normalisation, Xavier 1." in words for words in result.found)
+
+
+def test_a_gradient_that_is_zero_in_float32_is_said_not_to_be_drawn():
+    def fates(network: Network, member: Member) -> Fate:
+        vanished = member.init == "small" and dict(network.options)["depth"] == 20
+        return replace(saturating(0.8)(network, member), gradient=0.0 if vanished else 1.0)
+
+    words = "Gradients that are zero in float32 are not drawn: no normalisation, N(0, 0.01²)."
+    for gone, result in (
+        (True, judged(CLAIMS["deep-saturating"], fates)),
+        (False, judged(CLAIMS["deep-saturating"], saturating(0.8))),
+    ):
+        assert all(figure.caption.endswith(words) == gone for figure in result.figures)
