@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -65,14 +66,40 @@ def test_smoother_loss_decides_nothing_without_pairs(final):
 
 
 def test_a_walk_that_overflows_is_rough_and_not_missing():
-    found = CLAIMS["smoother-loss"]
+    def fates(network: Network, member: Member) -> Fate:
+        gone = network.norm == "none" and member.seed == 0 and network.name == "vgg"
+        return replace(smooth(2.0)(network, member), **({"rough": NAN} if gone else {}))
+
+    for name, effect in primary(judged(CLAIMS["smoother-loss"], fates)).items():
+        overflows = "VGG" in name
+        assert (effect.verdict, effect.low == 0) == ((I, True) if overflows else (S, False))
+        assert effect.note.startswith("1 of 4 seeds overflow") == overflows
+        assert math.isfinite(effect.estimate) != overflows
+
+
+def fails_at(rates: set[float]) -> Fates:
+    """Smoother with BN at all rates; without it two seeds alone train at these."""
 
     def fates(network: Network, member: Member) -> Fate:
-        return Fate(rough=NAN if network.norm == "none" and member.seed == 0 else 1.0)
+        fails = network.norm == "none" and member.lr in rates and member.seed > 1
+        return replace(smooth(2.0)(network, member), **({"final": CHANCE} if fails else {}))
 
-    effects = primary(judged(found, fates)).values()
-    assert {effect.verdict for effect in effects} == {I}
-    assert all(effect.estimate != effect.estimate or effect.estimate > 1 for effect in effects)
+    return fates
+
+
+@pytest.mark.parametrize(
+    ("preset", "failing", "deciding"),
+    [
+        ("full", set(), {"VGG, lr 0.1", "deep linear net, lr 1e-06"}),
+        ("full", {0.1, 1e-6}, {"VGG, lr 0.5", "deep linear net, lr 1e-07"}),
+        ("full", {0.1, 0.5, 1e-6, 1e-7}, {"VGG, lr 0.1", "deep linear net, lr 1e-06"}),
+        ("quick", {0.1, 1e-6}, {"VGG, lr 0.5", "deep linear net, lr 1e-06"}),
+        ("paper", {0.1, 0.5}, {"VGG, lr 0.01", "deep linear net, lr 1e-06"}),
+    ],
+)
+def test_the_first_rate_at_which_three_pairs_train_decides(preset, failing, deciding):
+    result = judged(CLAIMS["smoother-loss"], fails_at(failing), Context(preset))
+    assert {effect.name.split(", ", 1)[1] for effect in primary(result).values()} == deciding
 
 
 # --- is it BN's smoothing, or any normalisation's?
