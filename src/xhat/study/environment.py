@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def here(device: str = "cpu") -> dict[str, Any]:
     found = environment(workers=0)
     names = ("xhat", "commit", "python", "torch", "numpy", "platform", "processor", "memory_reused")
     said = {name: getattr(found, name) for name in names}
+    said["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     if device != "cpu":
         said["processor"] += f", {torch.cuda.get_device_name(device)}"
     return said

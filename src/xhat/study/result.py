@@ -204,6 +204,10 @@ class Study:
     laws: tuple[LawResult, ...] = ()
     unfinished: tuple[str, ...] = ()  # claims and laws asked for and not yet measured
     problems: tuple[str, ...] = field(default=())  # runs that failed, in words
+    # When the runs were made, ISO 8601, UTC: a study that finds them in the store is younger than they are.
+    measured_from: str = ""
+    measured_to: str = ""
+    judged_with: str = ""  # the commit whose claims judged the runs, where it is not the one that made them
 
 
 def law_check(name: str, error: float, tolerance: float) -> LawCheck:

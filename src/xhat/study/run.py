@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from heapq import heappop, heappush
 from pathlib import Path
@@ -286,22 +286,37 @@ class _Director:
     def _where(self) -> Environment:
         """Return this machine's description, with what the runs say of theirs: a store may be shared."""
         made = [run_.record["environment"] for run_ in self.runs.values() if "environment" in run_.record]
-        processors = sorted({place["processor"] for place in made})
+        processors, commits = (sorted({place[name] for place in made}) for name in ("processor", "commit"))
         return replace(
             self.environment,
+            commit="; ".join(filter(None, commits)) or self.environment.commit,
             processor="; ".join(processors) or self.environment.processor,
             memory_reused=bool(made) and all(place["memory_reused"] for place in made),
         )
 
+    def _when(self) -> tuple[str, str]:
+        """Return when the first run began and the last one ended, ISO 8601."""
+        spans = [
+            (ended - timedelta(seconds=run_.record["seconds"]), ended)
+            for run_ in self.runs.values()
+            if (at := run_.record.get("environment", {}).get("finished"))
+            and (ended := datetime.fromisoformat(at))
+        ]
+        if not spans:
+            return "", ""
+        begun, ended = min(begin for begin, _ in spans), max(end for _, end in spans)
+        return begun.isoformat(timespec="seconds"), ended.isoformat(timespec="seconds")
+
     def _keep(self) -> Study:
         """Write what is known so far, so that a page can be made of it whatever happens next."""
+        where, (measured_from, measured_to) = self._where(), self._when()
         study = Study(
             preset=self.plan.context.preset,
             asked=self.plan.asked,
             subject=self.plan.subject,
             started=self.begun,
             seconds=time.perf_counter() - self.started,
-            environment=self._where(),
+            environment=where,
             claims=tuple(self.claims[c.text.id] for c in self.plan.claims if c.text.id in self.claims),
             laws=tuple(self.laws[law] for law in self.plan.laws if law in self.laws),
             unfinished=tuple(
@@ -310,6 +325,9 @@ class _Director:
                 if name not in self.claims and name not in self.laws
             ),
             problems=tuple(self.problems),
+            measured_from=measured_from,
+            measured_to=measured_to,
+            judged_with=self.environment.commit if self.environment.commit != where.commit else "",
         )
         self.store.put_study(study)
         return study
