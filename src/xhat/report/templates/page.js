@@ -86,7 +86,7 @@
     const left = 46 + 16 * deepest;
     const right = 14;
     const wide = Math.floor((width - left * columns - right) / columns);
-    const titles = base.annotations.map((note) => wrap(note.text, wide + right - 4, 13));
+    const titles = base.annotations.map((note) => wrap(note.text, wide, 13));
     const above = 12 + 17 * Math.max(0, ...titles.map((lines) => (lines.join("") ? lines.length : 0)));
     const xTitles = Object.fromEntries(
       Object.keys(base).filter((key) => key.startsWith("xaxis")).map((key) => [key, wrap(base[key].title.text, wide, 12)]));
