@@ -76,6 +76,14 @@ def test_of_a_larger_network_two_seeds_choose_and_the_others_follow():
     assert all(len(tried) == 2 for tried in found["none"].tried.values())
 
 
+@pytest.mark.parametrize(("seeds", "choosing"), [(2, 2), (3, 2), (4, 2), (6, 3), (7, 3)])
+def test_half_of_a_larger_networks_seeds_choose_and_two_at_least(seeds, choosing):
+    found, _ = done(replace(LARGE, seeds=seeds), best_at(0.3, 1.0))
+    for one in found.values():
+        assert {len(tried) for tried in one.tried.values()} == {choosing}
+        assert [outcome.member.seed for outcome in one.rest] == list(range(choosing, seeds))
+
+
 def test_as_few_seeds_as_choose_need_no_second_round():
     _, rounds = done(replace(LARGE, seeds=2), best_at(0.3, 1.0))
     assert len(rounds) == 1

@@ -24,6 +24,20 @@ def trained(arm: Tuned) -> npt.NDArray[np.bool_]:
     return np.array([outcome.trains for outcome in arm.outcomes])
 
 
+def recalibrated(arm: Tuned) -> npt.NDArray[np.float64]:
+    """Return test accuracy in per cent with running statistics estimated anew, one a seed.
+
+    A run that was given up has none: its last accuracy stands.
+    """
+    found = [
+        outcome.measured("recalibrated", "accuracy")[-1]
+        if "recalibrated_accuracy" in outcome.run.arrays
+        else outcome.test_accuracy
+        for outcome in arm.outcomes
+    ]
+    return 100 * np.array(found)
+
+
 def left_out(count: int, arm: str) -> str:
     """Say how many seeds are left out because the arm does not train; "" for none."""
     if not count:
@@ -31,12 +45,42 @@ def left_out(count: int, arm: str) -> str:
     return say("{count} seeds left out, where {arm} does not train", count=count, arm=NAMES[arm])
 
 
+def on_rates(arms: Mapping[str, Tuned], names: Mapping[str, str] = NAMES) -> str:
+    """Say where the choice of the arms' rates may have hurt one of them; "" where it cannot be seen to."""
+    return listed(filter(None, (at_edge(arms, names), not_at_rate(arms, names))), "; ")
+
+
 def at_edge(arms: Mapping[str, Tuned], names: Mapping[str, str] = NAMES) -> str:
-    """Say which arms that train have their best rate at an end of the grid; "" if none has."""
-    ends = [arm for arm, found in arms.items() if found.at_edge and trained(found).any()]
-    if not ends:
-        return ""
-    return say("best rate at the grid's end: {arms}", arms=listed([names[arm] for arm in ends], ", "))
+    """Say which arms have their best rate at an end of the grid, and whether they train; "" if none has."""
+    ends = [arm for arm, found in arms.items() if found.at_edge]
+    train = [names[arm] for arm in ends if trained(arms[arm]).any()]
+    fail = [names[arm] for arm in ends if not trained(arms[arm]).any()]
+    notes = []
+    if train:
+        notes.append(say("best rate at the grid's end: {arms}", arms=listed(train, ", ")))
+    if fail:
+        notes.append(
+            say("best rate at the grid's end, and does not train there: {arms}", arms=listed(fail, ", "))
+        )
+    return listed(notes, "; ")
+
+
+def not_at_rate(arms: Mapping[str, Tuned], names: Mapping[str, str] = NAMES) -> str:
+    """Say how many of the seeds that did not choose an arm's rate do not train at it; "" for none."""
+    counts = {arm: sum(not outcome.trains for outcome in found.rest) for arm, found in arms.items()}
+    return listed(
+        [
+            say(
+                "{count} of the {rest} seeds that did not choose the rate of {arm} do not train",
+                count=count,
+                rest=len(arms[arm].rest),
+                arm=names[arm],
+            )
+            for arm, count in counts.items()
+            if count
+        ],
+        "; ",
+    )
 
 
 def say_arms(arms: Sequence[str]) -> str:

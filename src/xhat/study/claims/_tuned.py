@@ -32,6 +32,11 @@ class Tuned:
         """Test accuracy in per cent, one a seed."""
         return np.array([100 * outcome.test_accuracy for outcome in self.outcomes])
 
+    @property
+    def rest(self) -> tuple[Outcome, ...]:
+        """Those of the seeds that did not choose the rate."""
+        return self.outcomes[len(self.tried[self.rate]) :]
+
 
 Tuning = Generator[Sequence[TrainSpec], Sequence[Run], tuple[dict[str, Tuned], tuple[str, ...]]]
 
