@@ -14,7 +14,7 @@ def vgg(preset: str) -> Subject:
     width, data, seeds, steps, batch = {
         "smoke": (4, Data(train=320, test=200, pool=2), 3, 12, 32),
         "quick": (8, Data(train=5000, test=1000, pool=2), 4, 240, 64),
-        "full": (16, Data(train=10_000, test=2000, pool=2), 6, 400, 128),
+        "full": (16, Data(train=10_000, test=2000, pool=2), 6, 300, 128),
         "paper": (64, _CIFAR, 6, 15_000, 128),
     }[preset]
     init = "xavier" if preset == "paper" else "he"  # [S] started from Glorot's
@@ -25,8 +25,8 @@ def resnet(preset: str) -> Subject:
     """Return the small ResNet of three stages."""
     width, blocks, data, seeds, steps, batch = {
         "smoke": (4, 1, Data(train=320, test=200, pool=2), 3, 12, 32),
-        "quick": (8, 1, Data(train=5000, test=1000, pool=2), 4, 200, 64),
-        "full": (16, 1, Data(train=10_000, test=2000, pool=2), 6, 400, 128),
+        "quick": (8, 1, Data(train=5000, test=1000, pool=2), 4, 160, 64),
+        "full": (16, 1, Data(train=10_000, test=2000, pool=2), 6, 300, 128),
         "paper": (16, 3, _CIFAR, 6, 15_000, 128),
     }[preset]
     options = (("width", width), ("blocks", blocks))
