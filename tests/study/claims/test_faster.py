@@ -83,12 +83,36 @@ def test_a_plain_network_that_does_not_train_sets_no_target(final):
     def fates(network: Network, member: Member) -> Fate:
         return climbing(100.0, 0.1, final=final) if network.norm == "none" else climbing(50.0, 0.8)
 
-    effects = primary(judged(CLAIMS["faster"], fates))
-    for name, effect in effects.items():
-        if name.startswith("steps"):
-            assert (effect.seeds, effect.verdict) == (0, I)
-        else:
-            assert effect.estimate == pytest.approx(70.0)
+    result = judged(CLAIMS["faster"], fates)
+    for name, effect in primary(result).items():
+        assert (effect.seeds, effect.verdict) == (0, I)
+        if name.startswith("best"):
+            assert f"{10 if 'MLP' in name else 4} seeds left out" in effect.note
+    over_all = [effect for effect in result.effects if "all seeds" in effect.name and "batch" in effect.unit]
+    assert [effect.estimate for effect in over_all] == pytest.approx([70.0] * 3)
+    assert not any(effect.primary for effect in over_all)
+
+
+def test_best_accuracy_leaves_out_a_pair_in_which_bn_does_not_train():
+    def fates(network: Network, member: Member) -> Fate:
+        fails = network.norm == "batch" and member.seed == 1
+        return climbing(50.0, 0.1, final=CHANCE) if fails else race(4.0, 3.0)(network, member)
+
+    effects = judged(CLAIMS["faster"], fates).effects
+    decides, over_all = [
+        e for e in effects if e.name.startswith("best") and "batch" in e.unit and "MLP" in e.name
+    ]
+    assert (decides.seeds, decides.verdict) == (9, S)
+    assert decides.estimate == pytest.approx(3.0, rel=0.1)
+    assert (over_all.seeds, over_all.estimate) == (10, pytest.approx((9 * 3 - 70) / 10, abs=0.1))
+
+
+def test_seconds_are_those_of_training_and_of_an_ensemble_one_timing():
+    effects = judged(CLAIMS["faster"], race(4.0, 3.0)).effects
+    notes = {e.name: e.note for e in effects if e.name.startswith("seconds")}
+    assert {name: "one timing an arm" in note for name, note in notes.items()} == {
+        name: "MLP" in name for name in notes
+    }
 
 
 def test_faster_on_a_users_network():

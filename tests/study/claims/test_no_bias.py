@@ -11,7 +11,7 @@ from xhat.study.claims import CLAIMS
 from xhat.study.claims._no_bias_figures import NUDGE, count, parting
 from xhat.study.claims._tuned import standard
 from xhat.study.outcome import Outcome, specs
-from xhat.study.spec import Member, Network
+from xhat.study.spec import Member, Network, TrainSpec
 from xhat.study.subjects import mlp, vgg
 
 from ..made import CHANCE, NAN, C, Fate, Fates, I, S, judged, made_run, primary
@@ -76,13 +76,7 @@ def test_no_bias_counts_seeds_that_train_with_biases_alone():
 
 
 def test_the_networks_without_biases_take_rate_seeds_and_steps_of_those_with():
-    measurement = CLAIMS["no-bias"].measure(Context("quick"))
-    wanted = list(next(measurement))
-    asked = wanted
-    with suppress(StopIteration):
-        while True:
-            asked = measurement.send([made_run(spec, apart(0.0)) for spec in asked])
-            wanted += asked
+    wanted = asked(Context("quick"))
     for subject in (mlp("quick"), vgg("quick")):
         how = standard(subject)
         found = [spec for spec in wanted if spec.network.name == subject.network.name and bare(spec.network)]
@@ -92,6 +86,34 @@ def test_the_networks_without_biases_take_rate_seeds_and_steps_of_those_with():
         trained = {(spec.network.norm, m.seed, m.lr, m.init) for spec in found for m in spec.members}
         seeds = range(subject.seeds)
         assert trained == {(norm, seed, 0.3, subject.init) for norm in ("none", "batch") for seed in seeds}
+
+
+def asked(context: Context) -> list[TrainSpec]:
+    measurement = CLAIMS["no-bias"].measure(context)
+    wanted = list(next(measurement))
+    more = wanted
+    with suppress(StopIteration):
+        while True:
+            more = measurement.send([made_run(spec, apart(0.0)) for spec in more])
+            wanted += more
+    return wanted
+
+
+def test_vgg_has_more_seeds_in_full_and_its_rate_is_chosen_with_the_usual_ones():
+    def seeds(context: Context, *, tuning: bool = False) -> set[tuple[str, int]]:
+        return {
+            (spec.network.name, member.seed)
+            for spec in asked(context)
+            for member in spec.members
+            if not tuning or member.lr == 3.0
+        }
+
+    usual = {name: range(count) for name, count in (("vgg", vgg("full").seeds), ("mlp", mlp("full").seeds))}
+    assert seeds(Context("full")) == {("vgg", s) for s in range(12)} | {("mlp", s) for s in usual["mlp"]}
+    assert {seed for name, seed in seeds(Context("full"), tuning=True) if name == "vgg"} < set(usual["vgg"])
+    assert seeds(Context("full", seeds=5)) == {(name, s) for name in usual for s in range(5)}
+    effects = judged(CLAIMS["no-bias"], apart(0.0), Context("full")).effects
+    assert {effect.seeds for effect in effects if "VGG" in effect.name} == {12}
 
 
 def test_the_control_is_the_network_with_biases_from_weights_changed_in_the_sixth_digit():

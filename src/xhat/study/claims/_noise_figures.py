@@ -9,11 +9,14 @@ from xhat.lang import listed, say
 from xhat.study.claim import Subject
 from xhat.study.claims._drift import Movement
 from xhat.study.claims._tuned import Tuned
-from xhat.study.curves import ARM_NAMES, mean_curve
-from xhat.study.result import Axis, Figure, Panel, Table
+from xhat.study.curves import ARM_NAMES, mean_curve, spaced
+from xhat.study.result import Axis, Curve, Figure, Panel, Table
 
-ARMS = ("none", "batch", "batch+noise")
-NAMES = {**ARM_NAMES, "batch+noise": "batch norm with noise"}
+NOISY = "batch+noise"
+ARMS = ("none", "batch", NOISY)
+NAMES = {**ARM_NAMES, NOISY: "batch norm with noise"}
+RECORDS = 30  # of the layers' inputs over the training
+FLOOR = 0.27  # standard deviations a record by which noise alone makes the MLP of standing weights drift
 BLOCKS = 40  # of steps, over which the loss is averaged to be drawn
 
 Arms = Mapping[str, Tuned]
@@ -21,10 +24,10 @@ Drift = Mapping[str, Sequence[Movement]]
 Floats = npt.NDArray[np.float64]
 
 
-def without_noise(tuned: Tuned) -> Floats:
-    """Return test accuracy in per cent with running statistics without noise, one a seed.
+def recalibrated(tuned: Tuned) -> Floats:
+    """Return test accuracy in per cent, with running statistics estimated anew where there are any.
 
-    A run that was given up has none: its last accuracy stands.
+    Of a run that was given up they were not: its last accuracy stands.
     """
     found = [
         outcome.measured("recalibrated", "accuracy")[-1]
@@ -47,13 +50,23 @@ def figure(seen: Sequence[tuple[Subject, Arms, Drift]]) -> Figure:
     return Figure(
         id="limits-noise",
         title="Training with unstable distributions, each arm at its own best learning rate",
-        caption=(
-            "Loss: mean over blocks of steps and over seeds (geometric), as it is trained, noise included. "
-            "Drift: distance between neighbouring records of the distribution at a layer's input, in standard "
-            "deviations; geometric mean over seeds. Bands: 95% intervals."
-        ),
+        caption=listed([LOSS, *(_spacing(subject) for subject, _, drift in seen if drift), BANDS], " "),
         alt=listed([sentence for each in seen for sentence in words(*each)], " "),
         panels=tuple(panels),
+    )
+
+
+LOSS = "Loss: mean over blocks of steps and over seeds (geometric), as it is trained, noise included."
+BANDS = "Bands: 95% intervals."
+
+
+def _spacing(subject: Subject) -> str:
+    return say(
+        "Drift: distance between neighbouring records of the distribution at a layer's input, in standard "
+        "deviations, one every {spacing:.3g} steps; geometric mean over seeds. Dashed: what the noise, drawn "
+        "anew for each record, makes of it already in a network whose weights stand still (about {floor:g}).",
+        spacing=(subject.steps - 1) / (len(spaced(subject.steps, RECORDS)) - 1),
+        floor=FLOOR,
     )
 
 
@@ -85,6 +98,8 @@ def _drifts(subject: Subject, drift: Drift) -> Panel:
         if rows:
             x = rows[0].steps[1:]
             curves.append(mean_curve(NAMES[arm], arm, x, [m.drift(m.inputs) for m in rows], log=True))
+    ends = (0.0, float(subject.steps))
+    curves.append(Curve("noise alone", "floor", ends, (FLOOR, FLOOR), dashed=True))
     return Panel(
         say("{network}: drift of the layers' inputs", network=subject.name),
         Axis("training step"),
@@ -101,7 +116,7 @@ def table(subject: Subject, arms: Arms, drift: Drift) -> Table:
             arms[arm].rate,
             sum(outcome.trains for outcome in arms[arm].outcomes),
             float(np.mean([outcome.final_loss for outcome in arms[arm].outcomes])),
-            float(_accuracy(arms, arm).mean()),
+            float(recalibrated(arms[arm]).mean()),
             float(arms[arm].accuracy.mean()),
             _mean_drift(drift, arm),
         )
@@ -122,10 +137,6 @@ def table(subject: Subject, arms: Arms, drift: Drift) -> Table:
     )
 
 
-def _accuracy(arms: Arms, arm: str) -> Floats:
-    return without_noise(arms[arm]) if arm == "batch+noise" else arms[arm].accuracy
-
-
 def _mean_drift(drift: Drift, arm: str) -> float | str:
     found = [mean_drift(m) for m in drift.get(arm, ())]
     finite = [value for value in found if np.isfinite(value)]
@@ -135,7 +146,7 @@ def _mean_drift(drift: Drift, arm: str) -> float | str:
 def words(subject: Subject, arms: Arms, drift: Drift) -> tuple[str, ...]:
     """Say accuracies, and drifts where there are any."""
     parts = [
-        say("{arm} {value:.1f}%", arm=NAMES[arm], value=float(_accuracy(arms, arm).mean())) for arm in ARMS
+        say("{arm} {value:.1f}%", arm=NAMES[arm], value=float(recalibrated(arms[arm]).mean())) for arm in ARMS
     ]
     sentences = [
         say("{network}, mean test accuracy: {parts}.", network=subject.name, parts=listed(parts, ", "))

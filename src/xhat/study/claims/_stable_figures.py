@@ -6,7 +6,7 @@ import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claims._span import span_curve
-from xhat.study.claims._stability import rate_of_spikes
+from xhat.study.claims._stability import failing, rate_of_spikes
 from xhat.study.claims._tuned import Tuned
 from xhat.study.curves import ARM_NAMES
 from xhat.study.outcome import Outcome
@@ -55,7 +55,7 @@ def failures_figure(seen: Sequence[tuple[str, Failed]]) -> Figure:
                 ARM_NAMES[arm],
                 arm,
                 tuple(tried[arm]),
-                tuple(100 * _failing(outcomes) for outcomes in tried[arm].values()),
+                tuple(100 * float(np.mean(failing(outcomes))) for outcomes in tried[arm].values()),
                 mode="lines+markers",
             )
             for arm in ARMS
@@ -68,21 +68,22 @@ def failures_figure(seen: Sequence[tuple[str, Failed]]) -> Figure:
         title="Who fails at which learning rate",
         caption=(
             "Per cent of seeds that become infinite or end above half of chance. Larger networks try all "
-            "rates with their first seeds only."
+            "rates with their first seeds only. This measures the range of rates, as larger-lr does."
         ),
         alt=listed([_failing_words(name, tried) for name, tried in seen], " "),
         panels=tuple(panels),
     )
 
 
-def _failing(outcomes: Sequence[Outcome]) -> float:
-    return float(np.mean([not outcome.trains for outcome in outcomes]))
+def _share(by_rate: Mapping[float, Sequence[Outcome]], *, infinite: bool = False) -> float:
+    """Return the per cent of runs over all rates that fail."""
+    return 100 * float(np.mean([failing(outcomes, infinite=infinite) for outcomes in by_rate.values()]))
 
 
-def table(seen: Sequence[tuple[str, Trained, Mapping[str, Tuned], Failed]]) -> Table:
+def table(seen: Sequence[tuple[str, Trained, Trained, Mapping[str, Tuned], Failed]]) -> Table:
     """Return what was counted, by network and arm."""
     rows = []
-    for name, same, best, tried in seen:
+    for name, same, plains, best, tried in seen:
         for arm in ARMS:
             accuracy = best[arm].accuracy
             rows.append(
@@ -90,9 +91,11 @@ def table(seen: Sequence[tuple[str, Trained, Mapping[str, Tuned], Failed]]) -> T
                     name,
                     ARM_NAMES[arm],
                     _per_cent(same[arm]),
+                    _per_cent(plains[arm]),
                     best[arm].rate,
                     _per_cent(best[arm].outcomes),
-                    100 * float(np.mean([_failing(outcomes) for outcomes in tried[arm].values()])),
+                    _share(tried[arm]),
+                    _share(tried[arm], infinite=True),
                     float(np.median(accuracy)),
                     float(np.abs(accuracy - np.median(accuracy)).mean()),
                 )
@@ -103,9 +106,11 @@ def table(seen: Sequence[tuple[str, Trained, Mapping[str, Tuned], Failed]]) -> T
             "network",
             "arm",
             "spikes at the shared rate (% of steps)",
+            "spikes at the plain network's best rate (% of steps)",
             "best rate",
             "spikes there (% of steps)",
             "failures (% of seeds and rates)",
+            "of these infinite (% of seeds and rates)",
             "test accuracy (%), median",
             "mean distance from it (points)",
         ),
@@ -136,7 +141,7 @@ def _failing_words(name: str, tried: Failed) -> str:
         say(
             "{arm} {share:.0f}%",
             arm=ARM_NAMES[arm],
-            share=100 * float(np.mean([_failing(outcomes) for outcomes in tried[arm].values()])),
+            share=_share(tried[arm]),
         )
         for arm in ARMS
     ]

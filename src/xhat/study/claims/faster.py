@@ -1,13 +1,14 @@
 """faster: with BN training is much faster, and works well.
 
 Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), sec. 4.2.2 and figure 3. Expected there: Inception
-reaches 72.2% after 31.0 million steps, with BN and five times the rate after 2.1 million.
+reaches 72.2% after 31.0 million steps, with BN alone (BN-Baseline) after 13.3 million, with BN, five times
+the rate and the other changes of sec. 4.2.1 (BN-x5) after 2.1 million.
 Cost on 2 cores: quick about 1.5 minutes, full about 8; most of it is shared with other claims.
 Command: xhat study --claims faster
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from xhat.study.claims._faster_figures import figure, table, words
 from xhat.study.claims._speed import BELOW, best, steps_of
 from xhat.study.claims._tuned import Tuned, evaluated, tuned
 from xhat.study.curves import ARM_NAMES
+from xhat.study.outcome import Outcome
 from xhat.study.result import ClaimResult, ClaimText, Effect, overall
 from xhat.study.spec import Network
 from xhat.study.subjects import mlp, resnet, subjects_table, vgg
@@ -36,7 +38,8 @@ TEXT = ClaimText(
         f"plain network's best test accuracy less {BELOW:g} point; the effect is the ratio of the steps "
         "without and with BN until test accuracy first reaches it, interpolated between measurements. A "
         "network that never reaches it counts as taking twice the budget. Then the best test accuracy of "
-        "both. Group norm (VGG) and layer norm (MLP) stand beside, outside the verdict; so do seconds."
+        "both, over pairs that both train; over all pairs it stands beside, outside the verdict. So do group "
+        "norm (VGG), layer norm (MLP), and seconds of batches and steps alone, without the measurements."
     ),
     threshold=(
         f"Supported if the ratio of steps lies above {FASTER:g} and BN's best accuracy above the plain "
@@ -46,13 +49,24 @@ TEXT = ClaimText(
         "How it is with schedules, momentum or Adam. Accuracy is measured in evaluation mode, where BN uses "
         "running averages that lag behind in the first steps: that counts against BN. The best of several "
         "measurements lies a little above what a network keeps, in all arms alike. Seconds hang on the "
-        "machine and on what else it does."
+        "machine and on what else it does; members of an ensemble are timed together, one timing an arm. The "
+        "factor of 15 of BN-x5 in [IS] is not that of BN alone: that network also went without dropout and "
+        "local response normalisation, with less weight decay, a rate that fell faster, better shuffled and "
+        "less distorted images."
     ),
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 4.2.2, fig. 3.",
-    expected="[IS]: 31.0 million steps to 72.2% without BN, 2.1 million with BN and five times the rate.",
+    expected=(
+        "[IS], steps to 72.2%: 31.0 million without BN, 13.3 million with BN and nothing else changed "
+        "(BN-Baseline), 2.1 million with BN, five times the rate and the other changes of sec. 4.2.1 (BN-x5)."
+    ),
     cost="quick: about 1.5 minutes; full: about 8 minutes; most of it is shared with other claims",
+    changes=(
+        "Pairs in which an arm does not train are left out of the best accuracy, which presupposes training; "
+        "over all pairs it is shown beside. Seconds are those of training alone."
+    ),
 )
 
+ONE_TIMING = "one timing an arm; the interval is that of the steps only"
 BESIDE = {"vgg": "group", "mlp": "layer"}  # another normalisation, by network
 
 
@@ -97,10 +111,8 @@ def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effe
     taken = np.where(never, 2 * subject.steps, steps[arm])
     with np.errstate(invalid="ignore"):
         logs = np.log(steps["none"]) - np.log(taken)
-    per_step = [
-        math.log(plain.training_seconds / other.training_seconds)
-        for plain, other in zip(arms["none"].outcomes, arms[arm].outcomes, strict=True)
-    ]
+    pairs = list(zip(arms["none"].outcomes, arms[arm].outcomes, strict=True))
+    per_step = [math.log(plain.training_seconds / other.training_seconds) for plain, other in pairs]
     notes = []
     if not known.all():
         notes.append(
@@ -129,16 +141,7 @@ def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effe
             at_least=at_least,
             note=listed(notes),
         ),
-        difference(
-            say("best test accuracy, {network}", network=subject.name),
-            say("points, {arm} − none", arm=arm),
-            [
-                best(other) - best(plain)
-                for plain, other in zip(arms["none"].outcomes, arms[arm].outcomes, strict=True)
-            ],
-            threshold=BETTER,
-            primary=arm == "batch",
-        ),
+        *_best_accuracies(subject, pairs, arm),
         ratio(
             say("seconds to the plain network's accuracy, {network}", network=subject.name),
             unit,
@@ -146,8 +149,40 @@ def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effe
             threshold=1.0,
             primary=False,
             at_least=at_least,
+            note=ONE_TIMING if subject.network.is_ensemble else "",
         ),
     ]
+
+
+def _best_accuracies(subject: Subject, pairs: Sequence[tuple[Outcome, Outcome]], arm: str) -> list[Effect]:
+    """Compare best accuracy over pairs that both train; beside it over all, where that is not the same."""
+    gains = np.array([best(other) - best(plain) for plain, other in pairs])
+    both = np.array([plain.trains and other.trains for plain, other in pairs])
+    unit = say("points, {arm} − none", arm=arm)
+    left_out = int((~both).sum())
+    found = [
+        difference(
+            say("best test accuracy, {network}", network=subject.name),
+            unit,
+            list(gains[both]),
+            threshold=BETTER,
+            primary=arm == "batch",
+            note=say("{count} seeds left out, where an arm does not train", count=left_out)
+            if left_out
+            else "",
+        )
+    ]
+    if left_out:
+        found.append(
+            difference(
+                say("best test accuracy, all seeds, {network}", network=subject.name),
+                unit,
+                list(gains),
+                threshold=BETTER,
+                primary=False,
+            )
+        )
+    return found
 
 
 CLAIM = Claim(TEXT, measure, takes_networks=True)
