@@ -62,6 +62,26 @@ def test_a_shared_weight_is_scaled_once(init: str) -> None:
     assert std[1] / std[0] == pytest.approx(10)
 
 
+@pytest.mark.parametrize("init", ["own", *INITIALISATIONS])
+def test_the_output_layer_may_have_a_scale_of_its_own(init: str) -> None:
+    drawn = []
+    for scales in ({}, {"scale": 10.0}, {"scale": 10.0, "output_scale": 1.0}, {"output_scale": 0.5}):
+        torch.manual_seed(0)
+        model = VGG(1, 10, width=4)
+        initialise_(model, init, **scales)
+        drawn.append([m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)])
+    usual, scaled, kept, output = drawn
+    assert isinstance(model.get_submodule("output"), nn.Linear)
+    assert all(torch.equal(10 * w, v) for w, v in zip(usual, scaled, strict=True))
+    assert all(torch.equal(w, v) for w, v in zip([*scaled[:-1], usual[-1]], kept, strict=True))
+    assert all(torch.equal(w, v) for w, v in zip([*usual[:-1], 0.5 * usual[-1]], output, strict=True))
+
+
+def test_an_output_scale_without_a_linear_layer() -> None:
+    with pytest.raises(UsageError, match=r"output_scale=2 .* Conv2d has none"):
+        initialise_(nn.Conv2d(1, 1, 1), "he", output_scale=2.0)
+
+
 def test_only_linear_layers_and_convolutions_are_drawn() -> None:
     model = VGG(1, 10, width=4)
     for parameter in model.parameters():

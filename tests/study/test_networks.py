@@ -105,6 +105,17 @@ def test_the_scale_multiplies_the_initial_weights(name):
     assert all(torch.equal(10 * w, v) for w, v in zip(usual, large, strict=True))
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_the_output_layer_may_keep_its_initial_weights(name):
+    usual, kept = (
+        layer_weights(build(OURS[name], (member,), DIGITS))
+        for member in (Member(0, 0.1), Member(0, 0.1, scale=10.0, output_scale=1.0))
+    )
+    assert torch.equal(usual[-1], kept[-1])
+    assert kept[-1].shape[-2] == 10  # in an ensemble members come first
+    assert all(torch.equal(10 * w, v) for w, v in zip(usual[:-1], kept[:-1], strict=True))
+
+
 @pytest.mark.parametrize(
     ("init", "std"), [("small", 0.01), ("he", (2 / 64) ** 0.5), ("xavier", (2 / 564) ** 0.5)]
 )
