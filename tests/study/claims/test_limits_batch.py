@@ -1,5 +1,8 @@
 import pytest
+import torch
+import torch.nn.functional as F
 
+from xhat.models import MLP, VGG
 from xhat.study.claim import Context
 from xhat.study.claims import CLAIMS
 from xhat.study.claims.limits_batch import SMALL_RATES
@@ -109,6 +112,76 @@ def test_limits_batch_chooses_small_rates_by_the_loss_in_evaluation():
     assert all("batch norm 70.0%" in words for words in found.found)
     gaps = [e for e in found.effects if "evaluation − training" in e.name]
     assert [gap.estimate for gap in gaps] == pytest.approx([0.1, 0.1])
+
+
+def test_limits_batch_shows_the_sizes_between_outside_the_verdict():
+    """BN loses nothing but at 2."""
+
+    def fates_of(spec: TrainSpec):
+        fates = batches({"batch": 0.0, "layer": 0.0, "group": 0.0}, by=0.0)(spec)
+
+        def only_at_2(network: Network, member: Member) -> Fate:
+            fate = fates(network, member)
+            gone = 0.4 if network.norm == "batch" and spec.batch_size == 2 else 0.0
+            return Fate(final=fate.final, accuracy=fate.accuracy - gone)
+
+        return only_at_2
+
+    found = result(fates_of, Context("full"))
+    lost = {e.name: (e.estimate, e.primary) for e in found.effects if e.name.startswith("lead of BN lost")}
+    assert lost == {
+        "lead of BN lost from 128 samples to 8, VGG": (pytest.approx(0.0, abs=1e-9), False),
+        "lead of BN lost from 128 samples to 2, VGG": (pytest.approx(40.0), True),
+        "lead of BN lost from 64 samples to 16, MLP": (pytest.approx(0.0, abs=1e-9), False),
+        "lead of BN lost from 64 samples to 8, MLP": (pytest.approx(0.0, abs=1e-9), False),
+        "lead of BN lost from 64 samples to 4, MLP": (pytest.approx(0.0, abs=1e-9), False),
+        "lead of BN lost from 64 samples to 2, MLP": (pytest.approx(40.0), True),
+    }
+    vgg, mlp = found.found
+    assert vgg.startswith(
+        "VGG: BN's lead over group norm falls from 128 samples a batch by 0.0 points to 8, by 40.0 points to 2. "
+        "With 2 samples the last two layers, whose maps are 1×1, have m = 2 values a channel"
+    )
+    assert mlp.startswith(
+        "MLP: BN's lead over layer norm falls from 64 samples a batch by 0.0 points to 16, "
+    )
+    assert "With 2 samples a unit has m = 2 values" in mlp
+
+
+def test_limits_batch_with_recalibrated_statistics():
+    """The network is as good as ever, but its running averages are of no use."""
+
+    def fates_of(spec: TrainSpec):
+        fates = batches({"batch": 0.3, "layer": 0.0, "group": 0.0}, by=0.0)(spec)
+
+        def stale(network: Network, member: Member) -> Fate:
+            kept = {"accuracy": 0.8 if network.norm == "batch" else 0.78, "test_loss": 0.3}
+            fate = fates(network, member)
+            return Fate(fate.final, fate.accuracy, measured={"recalibrated": lambda measure, step: kept})
+
+        return stale
+
+    found = result(fates_of)
+    anew = [e for e in found.effects if "recalibrated statistics" in e.name]
+    assert [(e.estimate, e.primary) for e in anew] == [(pytest.approx(0.0, abs=1e-9), False)] * 2
+    assert [e.estimate for e in primary(found).values()] == pytest.approx([30.0, 30.0])
+
+
+@pytest.mark.parametrize("make", [lambda: VGG(1, 10, width=4), lambda: MLP(196, 10, width=8, depth=3)])
+def test_batches_of_two_let_no_gradient_below_bn(make):
+    """m − 2 = 0: of two values a channel BN's backward pass leaves none, but for ε."""
+
+    def of_first_layer(samples: int) -> float:
+        torch.manual_seed(0)
+        model = make().double()
+        for module in model.modules():
+            if hasattr(module, "running_mean"):
+                module.eps = 1e-12
+        shape = (samples, 1, 14, 14) if isinstance(model, VGG) else (samples, 196)
+        F.cross_entropy(model(torch.randn(shape).double()), torch.arange(samples) % 10).backward()
+        return float(next(model.parameters()).grad.norm())
+
+    assert of_first_layer(2) < 1e-6 * of_first_layer(4)
 
 
 def test_limits_batch_on_a_users_network_is_held_against_none():
