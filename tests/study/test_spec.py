@@ -56,7 +56,7 @@ OTHERS = {
     },
     Network: {"name": "vgg", "norm": "none", "options": (("depth", 3),)},
     Data: {"name": "fashion-mnist", "train": 99, "test": None, "pool": 1, "raw": True},
-    Member: {"seed": 2, "lr": 0.2, "init": "xavier", "scale": 2.0, "decay": 0.1},
+    Member: {"seed": 2, "lr": 0.2, "init": "xavier", "scale": 2.0, "decay": 0.1, "output_scale": 3.0},
     Probe: {"at": (0, 1), "ratios": (0.5,)},
     Record: {"at": (0,), "batch": 17, "layers": None},
     LawSpec: {"law": "curvature", "seed": 1, "threads": 2},
@@ -199,6 +199,7 @@ def test_a_description_is_plain_data():
         "init": "he",
         "scale": 1.0,
         "decay": 0.0,
+        "output_scale": None,
     }
 
 
