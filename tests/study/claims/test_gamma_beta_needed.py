@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from xhat.study.claims import CLAIMS
-from xhat.study.claims.gamma_beta_needed import BOUNDS
+from xhat.study.claims.gamma_beta_needed import BOUNDS, held, needed
 from xhat.study.measures.linear_part import LEVELS
 from xhat.study.spec import Member, Network
 
@@ -74,15 +74,46 @@ def test_gamma_beta_needed_draws_the_share_at_every_distance_from_zero():
         assert curves["linear"].x == (BOUNDS[panel.title],) * 2
 
 
-def test_gamma_beta_needed_leaves_out_of_the_shares_what_does_not_train():
+@pytest.mark.parametrize("fails", ["with", "without"])
+def test_gamma_beta_needed_leaves_out_pairs_in_which_one_does_not_train(fails):
     def fates(network: Network, member: Member) -> Fate:
         fate = helped(5, 30)(network, member)
-        fails = member.seed == 3 and network.norm == "batch" and not affine(network)
-        return replace(fate, final=CHANCE, accuracy=0.1) if fails else fate
+        failing = network.norm == "batch" and affine(network) == (fails == "with") and member.seed == 3
+        return replace(fate, final=CHANCE, accuracy=0.1) if failing else fate
 
-    effects = primary(judged(CLAIM, fates))
-    assert {effect.seeds for name, effect in effects.items() if "share" in name} == {9}
-    assert {effect.seeds for name, effect in effects.items() if "accuracy" in name} == {10}
+    result = judged(CLAIM, fates)
+    assert result.verdict == S
+    for effect in primary(result).values():
+        assert effect.seeds == 9
+        assert effect.estimate == pytest.approx(5.0 if "accuracy" in effect.name else 30.0)
+        assert "1 seeds left out in which one of the two does not train" in effect.note
+    beside = [effect for effect in result.effects if "all seeds" in effect.name]
+    mean = {"without": (9 * 5.0 + 75.0 - 10.0) / 10, "with": (9 * 5.0 + 10.0 - 70.0) / 10}[fails]
+    assert [effect.estimate for effect in beside] == pytest.approx([mean] * 4)
+    assert not any(effect.primary for effect in beside)
+    assert {effect.seeds for effect in beside} == {10}
+    name = "batch norm with γ, β" if fails == "with" else "batch norm without γ, β"
+    assert all(f"{name} 7" in words and "(9 of 10 seeds train)" in words for words in result.found)
+
+
+def test_gamma_beta_needed_shows_all_seeds_once_where_all_train():
+    assert not any("all seeds" in effect.name for effect in judged(CLAIM, helped(5, 30)).effects)
+
+
+@pytest.mark.parametrize(("activation", "slope"), [("sigmoid", 0.25), ("tanh", 1.0)])
+def test_gamma_beta_needed_says_what_holds_by_construction(activation, slope):
+    curve = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)) - 0.5, "tanh": np.tanh}[activation]
+    z = np.random.default_rng(0).standard_normal(200_000)
+
+    def share(gamma: float) -> float:
+        tangent = slope * gamma * z
+        return 100 * float(np.mean(abs(curve(gamma * z) - tangent) <= 0.05 * abs(tangent)))
+
+    assert share(1.0) == pytest.approx(held(activation), abs=0.4)
+    assert share(needed(activation)) == pytest.approx(held(activation) - 10, abs=0.4)
+    for number in (f"{held(activation):.1f}%", f"{needed(activation):.2f}"):
+        assert number in CLAIM.text.does_not_show
+    assert "57.6% (sigmoid) and 31.1% (tanh)" in CLAIM.text.does_not_show
 
 
 @pytest.mark.parametrize("final", [CHANCE, NAN])
