@@ -79,11 +79,42 @@ def test_diverging_distributions(conditions, period, verdicts, verdict):
     assert [effect.verdict for effect in effects.values()] == verdicts
     assert result.verdict == verdict
     assert {effect.seeds for effect in effects.values()} == {10}
-    for asked, words in zip(verdicts[:2], result.found[-3:-1], strict=True):
+    for asked, words in zip(verdicts[:2], result.found[-4:-2], strict=True):
         assert {S: "? Yes: ", C: "? No: "}[asked] in words
     # the hypothesis is that it does not predict
-    assert {S: "training? Hardly: ", C: "training? Yes: "}[verdicts[2]] in result.found[-1]
-    assert {S: "inside the margin", C: "outside the margin"}[verdicts[2]] in result.found[-1]
+    assert {S: "monotonically? Hardly: ", C: "monotonically? Yes: "}[verdicts[2]] in result.found[-2]
+    assert {S: "inside the margin", C: "outside the margin"}[verdicts[2]] in result.found[-2]
+
+
+# |ln drift / drift of the converging network|, signed: both still and restless networks have high losses.
+BENDS = dict(
+    zip(
+        [name for name in UNRELATED if name not in ("none, lr 0.1", "none, lr 0.8")],
+        (-4.1, 4.0, 3.1, -3.0, -2.1, 2.0, 1.1, -1.0),
+        strict=True,
+    )
+)
+BENT = {
+    "none, lr 0.1": (0.004, 0.1),
+    **{name: (0.004 * math.exp(bend), 0.1 + 0.1 * abs(bend)) for name, bend in BENDS.items()},
+    "none, lr 0.8": (0.004 * math.exp(5), 0.7),
+}
+
+
+def test_a_relation_that_is_not_monotonic_is_seen_by_the_distance_from_a_converging_network():
+    result = diverging(moving(BENT, period=False))
+    *_, related, distance = result.effects
+    # by hand: the ranks of the ten drifts and losses differ by 8, 4, 2, 2, 4, 3, 3, 1, 1 and 0
+    assert (related.verdict, related.estimate) == (S, pytest.approx(1 - 6 * 124 / 990))
+    assert (distance.verdict, distance.estimate, distance.primary) == (C, pytest.approx(1.0), False)
+    assert "predict training monotonically? Hardly: " in result.found[-2]
+    assert "of “plain, lr 0.1”, up or down, predict it? Yes: the rank correlation of that" in result.found[-1]
+
+
+def test_a_network_that_does_not_train_is_no_measure_of_distance():
+    conditions = {**BENT, "none, lr 0.1": (0.004, CHANCE)}
+    distance = diverging(moving(conditions, period=False)).effects[-1]
+    assert (distance.seeds, distance.verdict) == (0, I)
 
 
 def test_diverging_distributions_says_what_was_measured():

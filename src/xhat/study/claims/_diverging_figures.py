@@ -87,7 +87,8 @@ def _drift(shown: Mapping[str, list[Movement]]) -> Figure:
         title="Drift of the distributions over training",
         caption=say(
             "Wasserstein-1 distance between neighbouring records over the pooled standard deviation, mean over "
-            "the layers; geometric mean over seeds, bands: 95% intervals. {still:g}: no movement.",
+            "the layers; geometric mean over seeds, bands: 95% intervals. {still:g}: no movement. With noise each "
+            "record draws new noise, which counts as drift.",
             still=STILL,
         ),
         alt="Drift against training step, one curve a condition.",

@@ -17,7 +17,8 @@ def answer(moved: Mapping[str, list[Movement]], effects: Sequence[Effect]) -> tu
 
     Args:
         moved: By condition a network a seed.
-        effects: The claim's; the three primary ones in the order of its threshold.
+        effects: The claim's; the three primary ones in the order of its threshold, and last the distance
+            from a converging network's drift.
     """
     drifts = {name: drift for name, movements in moved.items() if np.isfinite(drift := _drift(movements))}
     sentences: list[str] = []
@@ -51,7 +52,12 @@ def answer(moved: Mapping[str, list[Movement]], effects: Sequence[Effect]) -> tu
         *sentences,
         say("Are collapsed networks the most stable ones? {answer}", answer=_yes(stabler)),
         say("Do networks just above the largest rate oscillate with period 2? {answer}", answer=_yes(period)),
-        say("Does stability predict training? {answer}", answer=_unrelated(related)),
+        say("Does stability predict training monotonically? {answer}", answer=_unrelated(related)),
+        say(
+            "Does the distance from the drift of “{converges}”, up or down, predict it? {answer}",
+            converges=CONVERGES,
+            answer=_unrelated(effects[-1]),
+        ),
     )
 
 
@@ -116,34 +122,28 @@ def _yes(effect: Effect) -> str:
 def _unrelated(effect: Effect) -> str:
     """Answer from an effect whose support means that there is no relation."""
     if not effect.seeds:
-        return say("Not decided: too few conditions stayed finite.")
-    numbers, margin = _numbers(effect), effect.threshold
+        return say("Not decided: too few networks could be compared.")
+    values = {"what": effect.unit, "numbers": _numbers(effect), "margin": effect.threshold}
     if effect.verdict == "inconclusive":
         return say(
-            "Not decided: the rank correlation of drift and final loss, {numbers}, is not clearly inside the "
-            "margin of ±{margin:g} that was set beforehand.",
-            numbers=numbers,
-            margin=margin,
+            "Not decided: the {what}, {numbers}, is not clearly inside the margin of ±{margin:g} that was set "
+            "beforehand.",
+            **values,
         )
     if effect.verdict == "contradicted":
         return say(
-            "Yes: the rank correlation of drift and final loss, {numbers}, is outside the margin of "
-            "±{margin:g} that was set beforehand.",
-            numbers=numbers,
-            margin=margin,
+            "Yes: the {what}, {numbers}, is outside the margin of ±{margin:g} that was set beforehand.",
+            **values,
         )
     if effect.low <= 0 <= effect.high:
         return say(
-            "No: the rank correlation of drift and final loss, {numbers}, is inside the margin of ±{margin:g} "
-            "that was set beforehand.",
-            numbers=numbers,
-            margin=margin,
+            "No: the {what}, {numbers}, is inside the margin of ±{margin:g} that was set beforehand.",
+            **values,
         )
     return say(
-        "Hardly: the rank correlation of drift and final loss, {numbers}, is inside the margin of ±{margin:g} "
-        "that was set beforehand, though not zero.",
-        numbers=numbers,
-        margin=margin,
+        "Hardly: the {what}, {numbers}, is inside the margin of ±{margin:g} that was set beforehand, though not "
+        "zero.",
+        **values,
     )
 
 
