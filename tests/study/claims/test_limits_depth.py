@@ -14,15 +14,15 @@ CLAIM = CLAIMS["limits-depth"]
 DEEPEST, SHALLOWEST = 50, 8
 
 
-def deep(factor: float, lost: float, *, by: float = 0.002) -> Fates:
-    """BN's gradients grow by this factor; so much accuracy is lost from the shallowest to the deepest."""
+def deep(factor: float, lost: float, *, none: float = 0.0, by: float = 0.002) -> Fates:
+    """BN's gradients grow by this factor; each arm loses so much accuracy from the shallowest to the deepest."""
 
     def fates(network: Network, member: Member) -> Fate:
         options = dict(network.options)
         share = (int(options["depth"]) - SHALLOWEST) / (DEEPEST - SHALLOWEST)
         bn = network.norm == "batch"
         return Fate(
-            accuracy=(0.8 - lost * share * bn) * shaken(member, 0.002),
+            accuracy=(0.8 - share * (lost if bn else none)) * shaken(member, 0.002),
             growth=factor * shaken(member, by) if bn and options["activation"] == "relu" else 1.0,
         )
 
@@ -49,6 +49,29 @@ def test_limits_depth_says_what_it_read():
     assert grows.estimate == pytest.approx(1.25 - 1.2112, abs=0.001)
     assert lost.estimate == pytest.approx(30.0, abs=0.2)
     assert (grows.seeds, lost.seeds) == (10, 10)
+
+
+@pytest.mark.parametrize("none", [0.0, 0.2, 0.4])
+def test_limits_depth_takes_what_the_plain_network_loses_off_outside_the_verdict(none):
+    result = judged(CLAIM, deep(RELU, 0.3, none=none))
+    (lead,) = [effect for effect in result.effects if effect.name.startswith("lead of BN lost")]
+    assert lead.estimate == pytest.approx(30.0 - 100 * none, abs=0.3)
+    assert not lead.primary
+    assert result.verdict == S
+
+
+def test_limits_depth_says_what_is_lost_without_bn_too():
+    both, bn_alone = (judged(CLAIM, deep(RELU, 0.3, none=none, by=0.0)).found for none in (0.2, -0.1))
+    assert any(
+        words.startswith("From 8 to 50 layers 30.0 points of test accuracy are lost with BN (")
+        and words.endswith(
+            "(gradients at the start: times 1.211 a layer); without BN 20.0 points are lost too (times 1.000)."
+        )
+        for words in both
+    )
+    assert any(
+        "changes by -30.0 points with BN" in words and "by +10.0 points" in words for words in bn_alone
+    )
 
 
 def test_limits_depth_where_nothing_trains_still_reads_gradients():

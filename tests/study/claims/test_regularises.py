@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from xhat.study.claims import CLAIMS
+from xhat.study.claims._dropout_gain import gain
 from xhat.study.claims._equal_loss import Path, at_loss, common_loss
 from xhat.study.claims._tuned import Tuned
-from xhat.study.claims.regularises import _gain
 from xhat.study.spec import Member, Network
 
 from ..made import CHANCE, USERS, C, Fate, Fates, I, S, judged, primary, shaken
@@ -70,6 +72,37 @@ def test_regularises_leaves_out_pairs_that_do_not_train():
     assert all("1 seeds left out" in effect.note for effect in effects.values())
 
 
+def test_regularises_shows_the_gain_of_dropout_with_recalibrated_statistics():
+    """With BN dropout harms no network, but the running statistics that it leaves behind."""
+
+    def fates(network: Network, member: Member) -> Fate:
+        share = float(dict(network.options).get("dropout", 0.0))
+        fate = overfitting(0.03, {"none": 0.03, "batch": -0.1}, by=0.0)(network, member)
+        anew = {"accuracy": 0.7 + (0.02 if share == 0.1 else 0.0), "test_loss": 1.0}
+        return replace(fate, measured={**fate.measured, "recalibrated": lambda measure, step: anew})
+
+    result = judged(CLAIM, fates)
+    _, decides = primary(result).values()
+    (anew,) = [effect for effect in result.effects if "recalibrated" in effect.name]
+    assert decides.estimate == pytest.approx(3.0, abs=0.2)  # harm is cut off at 0
+    assert anew.estimate == pytest.approx(1.0, abs=0.2)
+    assert not anew.primary
+
+
+def test_regularises_says_which_arms_are_best_at_the_grids_end():
+    def fates(network: Network, member: Member) -> Fate:
+        fate = overfitting(0.03, {"none": 0.03})(network, member)
+        at_end = network.norm == "none" and "dropout" in dict(network.options)
+        return replace(fate, final=member.lr / 10) if at_end else fate
+
+    result = judged(CLAIM, fates)
+    equal, gains = primary(result).values()
+    assert equal.note == ""
+    assert gains.note == (
+        "best rate at the grid's end: no normalisation with dropout 0.1, no normalisation with dropout 0.5"
+    )
+
+
 def test_regularises_where_nothing_trains():
     result = judged(CLAIM, lambda network, member: Fate(final=CHANCE, accuracy=0.1))
     assert {(effect.seeds, effect.verdict) for effect in primary(result).values()} == {(0, I)}
@@ -111,4 +144,4 @@ def test_the_gain_of_dropout_is_chosen_on_the_other_seeds():
         for name, values in shares.items()
     }
     # The others of seed 0: 0.7 against 0.6, none. Of seeds 1 and 2: 0.6 against 0.75, dropout.
-    assert _gain(arms, "none", (0.0, 0.1)) == pytest.approx([0.0, -10.0, -10.0])
+    assert gain(arms, "none", (0.0, 0.1)) == pytest.approx([0.0, -10.0, -10.0])

@@ -101,7 +101,38 @@ def growth_table(wide: Wide) -> Table:
 
 def words(wide: Wide, by_depth: Mapping[int, Mapping[str, Tuned]]) -> tuple[str, ...]:
     """Say how gradients grow and how accuracy goes with depth."""
-    return (_growth_words(wide), _depth_words(by_depth))
+    return (_growth_words(wide), *_lost_words(wide, by_depth), _depth_words(by_depth))
+
+
+def _lost_words(wide: Wide, by_depth: Mapping[int, Mapping[str, Tuned]]) -> tuple[str, ...]:
+    """Say what both arms lose with depth, of seeds that train both when shallow, and how gradients grow."""
+    shallow, deep = by_depth[min(by_depth)], by_depth[max(by_depth)]
+    kept = np.logical_and.reduce([trained(found) for found in shallow.values()])
+    factors = {norm: _factors(wide, "relu", norm) for norm in shallow}
+    if not kept.any() or not all(np.isfinite(found).any() for found in factors.values()):
+        return ()
+    known = {
+        "shallow": min(by_depth),
+        "deep": max(by_depth),
+        **{norm: float((shallow[norm].accuracy - deep[norm].accuracy)[kept].mean()) for norm in shallow},
+        **{f"{norm}_factor": float(np.nanmean(found)) for norm, found in factors.items()},
+    }
+    if known["batch"] > 0 and known["none"] > 0:
+        return (
+            say(
+                "From {shallow} to {deep} layers {batch:.1f} points of test accuracy are lost with BN (gradients at "
+                "the start: times {batch_factor:.3f} a layer); without BN {none:.1f} points are lost too (times "
+                "{none_factor:.3f}).",
+                **known,
+            ),
+        )
+    return (
+        say(
+            "From {shallow} to {deep} layers test accuracy changes by {batch:+.1f} points with BN (gradients at the "
+            "start: times {batch_factor:.3f} a layer) and by {none:+.1f} points without (times {none_factor:.3f}).",
+            **{**known, "batch": -known["batch"], "none": -known["none"]},
+        ),
+    )
 
 
 def _growth_words(wide: Wide) -> str:
