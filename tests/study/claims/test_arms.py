@@ -2,13 +2,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from xhat.study.claims import CLAIMS
 from xhat.study.claims._arms import at_edge, not_at_rate, on_rates, recalibrated
 from xhat.study.claims._tuned import Tuned
 from xhat.study.measures import Recalibrated
 from xhat.study.outcome import Outcome, Training, specs
 from xhat.study.spec import Data, Member, Network
 
-from ..made import CHANCE, Fate, made_run
+from ..made import CHANCE, Fate, judged, made_run
 
 TRAINING = Training(Data("digits"), 10, 8, measures=(Recalibrated((10,)),))
 
@@ -79,3 +80,14 @@ def test_recalibrated_is_the_last_accuracy_where_a_run_was_given_up():
     assert list(recalibrated(told)) == pytest.approx([60.0] * 3)
     told.outcomes[1].run.arrays.pop("recalibrated_accuracy")
     assert list(recalibrated(told)) == pytest.approx([60.0, 50.0, 60.0])
+
+
+@pytest.mark.parametrize("name", ["faster", "no-bias", "stable-training", "limits-norms", "limits-batch"])
+def test_claims_say_that_seeds_do_not_train_at_a_rate_they_have_not_chosen(name):
+    def fates(network: Network, member: Member) -> Fate:
+        gone = network.norm == "batch" and network.name == "vgg" and member.seed == 3
+        return Fate(final=CHANCE, accuracy=0.1) if gone else Fate(final=0.3 + abs(member.lr - 0.3))
+
+    notes = [effect.note for effect in judged(CLAIMS[name], fates).effects if "VGG" in effect.name]
+    said = "1 of the 2 seeds that did not choose the rate of batch norm do not train"
+    assert any(said in note for note in notes)

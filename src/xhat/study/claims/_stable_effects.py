@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from xhat.lang import listed, say
+from xhat.study.claims._arms import on_rates
 from xhat.study.claims._late import late_accuracy
 from xhat.study.claims._spread import sd_ratio
 from xhat.study.claims._stability import failing, rate_of_spikes
@@ -80,7 +81,7 @@ def spread(name: str, best: Mapping[str, Tuned], *, primary: bool) -> Effect:
         [] if failing_ else list(distance["none"] - distance["batch"]),
         threshold=SPREAD,
         primary=primary,
-        note=_most_do_not_train(failing_),
+        note=listed(filter(None, (_most_do_not_train(failing_), on_rates(best)))),
     )
 
 
