@@ -46,10 +46,24 @@ def test_easier_search_counts_cells():
     assert [effect.estimate for effect in result.effects] == pytest.approx(
         [300 / 7, 300 / 7, 300 / 7, 100 / 7]
     )
-    none, layer, batch = result.found
+    none, layer, batch, at_one = result.found
     assert "29% of the grid" in none
     assert batch.endswith(f"95%: {math.ceil(math.log(0.05) / math.log(2 / 7))}.")
     assert "43% of the grid" in layer
+    assert at_one.endswith("no normalisation 29%; layer norm 43%; batch norm 71%.")
+
+
+def test_easier_search_says_the_share_at_scale_1_alone():
+    def fates(network: Network, member: Member) -> Fate:
+        works = network.norm == "batch" or member.scale == 1.0
+        return Fate(accuracy=0.8 if works else 0.1)
+
+    result = judged(CLAIM, fates)
+    assert primary(result).popitem()[1].estimate == pytest.approx(100 * 8 / 9)
+    assert result.found[-1].startswith(
+        "MLP, at the usual initialisation (scale 1) alone, share of the 7 learning"
+    )
+    assert result.found[-1].endswith("no normalisation 100%; layer norm 100%; batch norm 100%.")
 
 
 def test_easier_search_takes_the_best_of_both_arms_as_its_measure():

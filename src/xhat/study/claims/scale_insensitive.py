@@ -56,6 +56,9 @@ TEXT = ClaimText(
         f"and for a factor for every unit, from {ASKED[0]:g} to {ASKED[1]:g}."
     ),
     does_not_show=(
+        "With BN the output cannot change but for ε and rounding: the verdict confirms this identity in float32 "
+        "in real trained networks, and is no discovery. That the root mean square of γ − 1 is positive follows "
+        "from noise of the gradient alone; it does not show that training finds the scale it needs. "
         "The output layer is not scaled: no BN stands behind it. Evaluation mode is insensitive only once the "
         "running statistics have followed. An output that does not change does not mean that training goes on "
         "as before: the gradient is divided by the factor."
