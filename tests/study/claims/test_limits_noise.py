@@ -61,7 +61,7 @@ def test_limits_noise_says_points_and_the_ratio_of_drifts():
         expected = {"points, noisy BN − none": 4.0, "points, noisy BN − batch": -1.0}.get(effect.unit, 10.0)
         assert effect.estimate == pytest.approx(expected, rel=0.02)
     # With the statistics of the training noisy BN loses half of its accuracy: outside the verdict.
-    stale = [effect for effect in result.effects if "statistics of the training" in effect.name]
+    stale = [effect for effect in result.effects if "training's running statistics" in effect.name]
     assert [effect.estimate for effect in stale] == pytest.approx([41.0 - 78.0, 41.0 - 83.0] * 2, rel=0.02)
     assert not any(effect.primary for effect in stale)
 

@@ -16,7 +16,7 @@ NOISY = "batch+noise"
 ARMS = ("none", "batch", NOISY)
 NAMES = {**ARM_NAMES, NOISY: "batch norm with noise"}
 RECORDS = 30  # of the layers' inputs over the training
-FLOOR = 0.27  # standard deviations a record by which noise alone makes the MLP of standing weights drift
+FLOOR = 0.27  # standard deviations a record by which noise alone makes the untrained MLP drift
 BLOCKS = 40  # of steps, over which the loss is averaged to be drawn
 
 Arms = Mapping[str, Tuned]
@@ -64,7 +64,8 @@ def _spacing(subject: Subject) -> str:
     return say(
         "Drift: distance between neighbouring records of the distribution at a layer's input, in standard "
         "deviations, one every {spacing:.3g} steps; geometric mean over seeds. Dashed: what the noise, drawn "
-        "anew for each record, makes of it already in a network whose weights stand still (about {floor:g}).",
+        "anew for each record, makes of it already in an untrained network whose weights stand still "
+        "(about {floor:g}).",
         spacing=(subject.steps - 1) / (len(spaced(subject.steps, RECORDS)) - 1),
         floor=FLOOR,
     )

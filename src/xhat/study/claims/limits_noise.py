@@ -68,7 +68,7 @@ TEXT = ClaimText(
         "That stable distributions would not help: the noise is one kind of instability, and "
         "it may also act as regularisation. Pairs that do not train are left out of the drift. The drift of "
         "noisy BN is no finding but a check of what was done to it: records are made in training mode, where "
-        "noise is drawn anew, so that a noisy network whose weights stand still drifts by about "
+        "noise is drawn anew, so that an untrained noisy network whose weights stand still drifts by about "
         f"{FLOOR:g} standard deviations a record already, however close the records, while the other arms' "
         "drift shrinks with the steps between them."
     ),
@@ -193,12 +193,15 @@ def _accuracies(seen: Seen) -> list[Effect]:
             note=say("{count} seeds left out, where neither trains", count=neither) if neither else "",
         ),
         against_plain(
-            say("the same with running statistics of the training, {network}", network=name),
+            say(
+                "with the training's running statistics, noisy BN against the plain network, {network}",
+                network=name,
+            ),
             values=list((arms[NOISY].accuracy - arms["none"].accuracy)[both]),
             primary=False,
         ),
         alike(
-            say("the same with running statistics of the training, {network}", network=name),
+            say("with the training's running statistics, noisy BN against BN, {network}", network=name),
             values=list((arms[NOISY].accuracy - arms["batch"].accuracy)[one]),
             primary=False,
         ),
@@ -206,7 +209,7 @@ def _accuracies(seen: Seen) -> list[Effect]:
     if not both.all():
         found.append(
             against_plain(
-                say("the same over all seeds, {network}", network=name),
+                say("over all seeds, noisy BN against the plain network, {network}", network=name),
                 values=list(clean[NOISY] - clean["none"]),
                 primary=False,
             )
