@@ -53,8 +53,9 @@ TEXT = ClaimText(
         "it cannot be contradicted."
     ),
     does_not_show=(
-        "The scale is changed in all layers at once, the output layer too, which BN does not normalise; beside "
-        "it is left as it is. Function invariance is not training invariance: large weights learn slowly under BN."
+        "The scale is changed in all layers at once, the output layer too, which BN does not normalise; "
+        "what is lost where that layer is left as it is stands beside, for xhat's own network. Function "
+        "invariance is not training invariance: large weights learn slowly under BN."
     ),
     source="[IS] Ioffe, Szegedy 2015, arXiv 1502.03167, sec. 3.3.",
     expected="[IS]: the layer's output and its Jacobian do not change with the scale; no accuracy is given.",
