@@ -82,7 +82,9 @@ def test_recalibrated_is_the_last_accuracy_where_a_run_was_given_up():
     assert list(recalibrated(told)) == pytest.approx([60.0, 50.0, 60.0])
 
 
-@pytest.mark.parametrize("name", ["faster", "no-bias", "stable-training", "limits-norms", "limits-batch"])
+@pytest.mark.parametrize(
+    "name", ["faster", "no-bias", "stable-training", "limits-batch", "limits-noise", "limits-norms"]
+)
 def test_claims_say_that_seeds_do_not_train_at_a_rate_they_have_not_chosen(name):
     def fates(network: Network, member: Member) -> Fate:
         gone = network.norm == "batch" and network.name == "vgg" and member.seed == 3

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from xhat.lang import listed, say
 from xhat.study.claim import Subject
+from xhat.study.claims._arms import recalibrated
 from xhat.study.claims._drift import Movement
 from xhat.study.claims._tuned import Tuned
 from xhat.study.curves import ARM_NAMES, mean_curve, spaced
@@ -21,21 +21,6 @@ BLOCKS = 40  # of steps, over which the loss is averaged to be drawn
 
 Arms = Mapping[str, Tuned]
 Drift = Mapping[str, Sequence[Movement]]
-Floats = npt.NDArray[np.float64]
-
-
-def recalibrated(tuned: Tuned) -> Floats:
-    """Return test accuracy in per cent, with running statistics estimated anew where there are any.
-
-    Of a run that was given up they were not: its last accuracy stands.
-    """
-    found = [
-        outcome.measured("recalibrated", "accuracy")[-1]
-        if "recalibrated_accuracy" in outcome.run.arrays
-        else outcome.test_accuracy
-        for outcome in tuned.outcomes
-    ]
-    return 100 * np.array(found)
 
 
 def mean_drift(movement: Movement) -> float:
