@@ -16,7 +16,17 @@ from ..report.many import many
 from ..study.made import CHANCE, Fate, Fates, judged
 
 # Claims and laws whose every text has its Chinese; the others are only read.
-TRANSLATED: tuple[str, ...] = ()
+TRANSLATED: tuple[str, ...] = (
+    "easier-search",
+    "faster",
+    "gamma-beta-needed",
+    "init-insensitive",
+    "limits-noise",
+    "no-bias",
+    "regularises",
+    "scale-insensitive",
+    "stable-training",
+)
 
 NAN = math.nan
 
