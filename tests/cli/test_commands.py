@@ -149,7 +149,7 @@ def test_the_installed_command_starts_without_torch(command):
         ([], "Usage: xhat"),
         (["stduy"], "Did you mean 'study'?"),
         (["study", "--preset", "quik"], "error: unknown preset 'quik'. Did you mean quick?"),
-        (["study", "--claims", "larger-rl"], "error: unknown claim 'larger-rl'. Did you mean larger-lr?"),
+        (["study", "--claims", "larger-rl"], "error: unknown claim or law 'larger-rl'. Did you mean larger-lr?"),
         (["study", "--claims", "lipschitz,larger-rl"], "Did you mean larger-lr?"),
         (["study", "--claims", " , "], "error: --claims names nothing"),
         (["study", "--lang", "fr"], "'fr' is not one of 'en', 'zh'"),
@@ -179,7 +179,7 @@ def test_wrong_usage_is_told_and_exits_with_2(xhat_, words, told):
 
 
 def test_markup_in_an_error_is_shown_as_it_came(xhat_):
-    assert "unknown claim '[red]x[/]'" in xhat_("study", "--claims", "[red]x[/]").words
+    assert "unknown claim or law '[red]x[/]'" in xhat_("study", "--claims", "[red]x[/]").words
 
 
 # --- study

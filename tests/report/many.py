@@ -142,6 +142,7 @@ def full() -> Study:
         preset="full",
         started="2026-10-01T08:00:00+00:00",
         seconds=7300.0,
+        work=14600.0,
         claims=tuple(one for one in found if one.text.id != "order"),
         environment=environment,
     )

@@ -14,13 +14,11 @@ from .many import full, many
 from .sample import claim, effect, study, text
 
 
-def test_what_was_written_is_read_without_figures(tmp_path):
+def test_what_was_written_is_read_back_whole(tmp_path):
     path = write_shipped(full(), tmp_path / "evidence" / "full.json.xz")
     back = read_shipped(path.read_bytes())
-    assert (back.preset, back.started, back.environment) == ("full", full().started, full().environment)
-    assert [c.effects for c in back.claims][1:3] == [c.effects for c in full().claims][1:3]
-    assert [c.found for c in back.claims] == [c.found for c in full().claims]
-    assert not any(c.figures or c.runs for c in back.claims)
+    assert repr(back) == repr(full())
+    assert any(claim.figures for claim in back.claims)
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path):

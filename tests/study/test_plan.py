@@ -39,9 +39,9 @@ def test_claims_and_laws_are_chosen_by_name_and_pattern(asked, claims, laws):
     [
         ({"preset": "quik"}, "unknown preset 'quik'. Did you mean quick?"),
         ({"preset": "nightly"}, "There are: full, paper, quick, smoke."),
-        ({"claims": ["larger-rl"]}, "unknown claim 'larger-rl'. Did you mean larger-lr?"),
+        ({"claims": ["larger-rl"]}, "unknown claim or law 'larger-rl'. Did you mean larger-lr?"),
         ({"claims": ["lipshitz"]}, "Did you mean lipschitz?"),
-        ({"claims": [""]}, "unknown claim ''"),
+        ({"claims": [""]}, "unknown claim or law ''"),
         ({"data": "fashion-mnits"}, "unknown data 'fashion-mnits'. Did you mean fashion-mnist?"),
         ({"seeds": 2}, "2 seeds decide nothing; ask for 3 at least"),
         ({"steps": 9}, "9 steps train nothing; ask for 10 at least"),
@@ -52,7 +52,7 @@ def test_claims_and_laws_are_chosen_by_name_and_pattern(asked, claims, laws):
         ({"preset": "paper", "data": "digits"}, "--data cifar10:FOLDER"),
         (
             {"model": "net:make", "data": "digits", "claims": ["deep-saturating"]},
-            "takes no --model. These do: ",
+            "takes no --model. These claims do: ",
         ),
         ({"data": "net"}, "There are: "),
     ],

@@ -32,6 +32,6 @@ def expected(preset: str, claims: list[str] | None, workers: int | None, _: Tran
 def _work(full: Study, claims: list[str] | None) -> float:
     """Return the seconds of one process; runs that claims share count for each of some chosen claims."""
     if claims is None:
-        return full.seconds * full.environment.workers
+        return full.work
     chosen = (c for c in full.claims if any(fnmatchcase(c.text.id, pattern) for pattern in claims))
     return sum(claim.seconds for claim in chosen)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -155,14 +156,30 @@ def report(
     out: Out = Path("xhat-runs"),
     format: Annotated[Format, typer.Option(help="A page, or every number as tables.")] = Format.html,
     lang: Lang = Language.en,
+    shipped_: Annotated[
+        bool,
+        typer.Option(
+            "--shipped", help="Of the full run that xhat ships, in a folder of its own below --out."
+        ),
+    ] = False,
 ) -> None:
     """Write the last study's page again, or its numbers as tables, without training.
 
     The page is written in English and in Chinese; the one in your language is named first.
     """
-    from xhat.report import run_tables, study_tables, write_pages, write_tables
+    from xhat.report import run_tables, shipped, study_tables, write_pages, write_tables
     from xhat.study.store import Store
 
+    if shipped_:
+        full, folder = shipped(), out / "shipped-full"
+        if full is None:
+            raise UsageError("this xhat ships no full run; measure one with `xhat study --preset full`")
+        if format is Format.html:
+            pages = write_pages(full, folder)
+            _show([pages.pop(lang), *pages.values()])
+        else:  # the runs themselves are not shipped
+            _show(write_tables(study_tables(full), folder / "tables", _table_format(format)))
+        return
     if not out.is_dir():
         raise UsageError(f"there is no folder {out}; name the one that `xhat study` wrote with --out")
     store = Store(out)
@@ -173,9 +190,16 @@ def report(
     else:
         keys = {key for claim in result.claims for key in claim.runs}
         tables = {**study_tables(result), **run_tables(run for run in store.runs() if run.key in keys)}
-        as_: Literal["csv", "parquet"] = "csv" if format is Format.csv else "parquet"
-        written = write_tables(tables, out / "tables", as_)
-    for path in written:
+        written = write_tables(tables, out / "tables", _table_format(format))
+    _show(written)
+
+
+def _table_format(format: Format) -> Literal["csv", "parquet"]:
+    return "csv" if format is Format.csv else "parquet"
+
+
+def _show(paths: Iterable[Path]) -> None:
+    for path in paths:
         console.print(str(path.resolve()), soft_wrap=True, highlight=False)
 
 

@@ -124,14 +124,15 @@ def _choose(asked: Iterable[str] | None, *, users_network: bool) -> tuple[tuple[
     for pattern in [asked] if isinstance(asked, str) else asked:
         matches = [name for name in (*CLAIMS, *LAWS) if fnmatchcase(name, pattern)]
         if not matches:
-            raise unknown("claim", pattern, [*CLAIMS, *LAWS])
+            raise unknown("claim or law", pattern, [*CLAIMS, *LAWS])
         found |= dict.fromkeys(matches)
     claims = tuple(CLAIMS[name] for name in found if name in CLAIMS)
     for claim in claims:
         if users_network and not claim.takes_networks:
             able = ", ".join(c.text.id for c in CLAIMS.values() if c.takes_networks)
             raise UsageError(
-                f"{claim.text.id} builds networks of many depths itself and takes no --model. These do: {able}."
+                f"{claim.text.id} needs networks that it builds itself and takes no --model. These claims do: "
+                f"{able}."
             )
     return claims, tuple(name for name in found if name in LAWS)
 

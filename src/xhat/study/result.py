@@ -207,6 +207,7 @@ class Study:
     # When the runs were made, ISO 8601, UTC: a study that finds them in the store is younger than they are.
     measured_from: str = ""
     measured_to: str = ""
+    work: float = 0.0  # seconds of one thread that all runs took together
     judged_with: str = ""  # the commit whose claims judged the runs, where it is not the one that made them
 
 

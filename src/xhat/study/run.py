@@ -327,6 +327,7 @@ class _Director:
             problems=tuple(self.problems),
             measured_from=measured_from,
             measured_to=measured_to,
+            work=sum(run_.record["seconds"] for run_ in self.runs.values()),
             judged_with=self.environment.commit if self.environment.commit != where.commit else "",
         )
         self.store.put_study(study)
