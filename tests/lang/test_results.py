@@ -17,15 +17,32 @@ from ..study.made import CHANCE, Fate, Fates, judged
 
 # Claims and laws whose every text has its Chinese; the others are only read.
 TRANSLATED: tuple[str, ...] = (
+    "any-moments",
+    "bias-cancels",
+    "curvature",
+    "decoupling",
+    "deep-saturating",
+    "diverging-distributions",
     "easier-search",
     "faster",
     "gamma-beta-needed",
+    "gradients",
+    "inference",
     "init-insensitive",
+    "larger-lr",
+    "limits-batch",
+    "limits-depth",
     "limits-noise",
+    "limits-norms",
+    "lipschitz",
     "no-bias",
     "regularises",
     "scale-insensitive",
+    "scale-invariance",
+    "smoother-loss",
     "stable-training",
+    "standardise",
+    "where-to-normalise",
 )
 
 NAN = math.nan
