@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SEEN := $(VENV)/.installed-
 
-.PHONY: study test check bench docs clean
+.PHONY: study test check bench docs results clean
 
 study: $(SEEN)base
 	$(BIN)/xhat study
@@ -21,7 +21,13 @@ check: $(SEEN)dev
 
 bench: $(SEEN)base
 	$(BIN)/python benchmarks/reuse_memory.py --json benchmarks/results/reuse_memory.json
+	$(BIN)/python benchmarks/ensembles.py --reuse-memory --json benchmarks/results/ensembles.json
 	$(BIN)/python benchmarks/tables.py
+
+# The full run, about an hour, then shipped: the package's evidence, docs/results.md and its pictures.
+results: $(SEEN)dev
+	$(BIN)/xhat study --preset full --out xhat-full
+	$(BIN)/python docs/make_results.py --from xhat-full
 
 docs: $(SEEN)docs
 	$(BIN)/python docs/make_claims.py

@@ -108,8 +108,8 @@ def _outcome(law: LawResult) -> str:
 
 def _claims(study: Study) -> Iterator[str]:
     for claim in study.claims:
-        yield f'## <a id="{claim.text.id}"></a>{claim.text.title}\n'
-        yield f"`{claim.text.id}`: **{claim.verdict}**. {_plain(claim.text.threshold)}\n"
+        yield f"## {claim.text.id}\n"
+        yield f"{claim.text.title}: **{claim.verdict}**. {_plain(claim.text.threshold)}\n"
         yield from (f"- {_plain(words)}" for words in claim.found)
         yield ""
         for figure in claim.figures[:1]:

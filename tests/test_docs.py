@@ -1,7 +1,6 @@
 """The documents: their code runs, their links lead somewhere, and what is generated is up to date."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -83,54 +82,3 @@ def test_readme_names_every_claim_and_law(name: str) -> None:
 def test_claims_page_is_that_of_the_source() -> None:
     maker = load("docs/make_claims.py")
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run python docs/make_claims.py"
-
-
-MEASURED = {
-    "environment": {
-        "torch": "2.13.0",
-        "python": "3.11",
-        "libc": "glibc 2.36",
-        "capability": "AVX2",
-        "cores": 2,
-        "threads": 2,
-    },
-    "shape": [2, 3],
-    "milliseconds": {
-        "default": [{"forward": 3.0, "backward": 8.0, "copy": 1.0}] * 3,
-        "reused": [{"forward": 1.5, "backward": 2.0, "copy": 0.5}] * 3,
-    },
-    "ratios": {"forward": [1.0, 2.0, 4.0], "backward": [4.0] * 3, "copy": [2.0] * 3},
-}
-
-
-def test_benchmark_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = load("benchmarks/tables.py")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "result.json")
-    monkeypatch.setattr(tables, "PAGE", tmp_path / "memory.md")
-    tables.RESULTS.write_text(json.dumps(MEASURED), encoding="utf-8")
-    tables.PAGE.write_text(f"before\n{tables.BEGIN}old\n{tables.END}\nafter\n", encoding="utf-8")
-    tables.main()
-    once = tables.PAGE.read_text(encoding="utf-8")
-    tables.main()
-    assert tables.PAGE.read_text(encoding="utf-8") == once
-    assert once.startswith("before\n")
-    assert once.endswith("after\n")
-    assert "old" not in once
-    assert "| BN→ReLU, forward | 3.00 (3.00–3.00) | 1.50 (1.50–1.50) | 2.00 (1.00–4.00) |" in once
-
-
-def test_missing_benchmark_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = load("benchmarks/tables.py")
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "missing.json")
-    with pytest.raises(SystemExit, match=r"is missing.*reuse_memory\.py --json missing\.json"):
-        tables.main()
-
-
-def test_memory_page_shows_the_measured_table() -> None:
-    tables = load("benchmarks/tables.py")
-    if not tables.RESULTS.exists():
-        pytest.skip("not measured yet")
-    page = tables.PAGE.read_text(encoding="utf-8")
-    result = json.loads(tables.RESULTS.read_text(encoding="utf-8"))
-    assert tables.filled(page, tables.table(result)) == page, "run python benchmarks/tables.py"

@@ -149,7 +149,10 @@ def test_the_installed_command_starts_without_torch(command):
         ([], "Usage: xhat"),
         (["stduy"], "Did you mean 'study'?"),
         (["study", "--preset", "quik"], "error: unknown preset 'quik'. Did you mean quick?"),
-        (["study", "--claims", "larger-rl"], "error: unknown claim or law 'larger-rl'. Did you mean larger-lr?"),
+        (
+            ["study", "--claims", "larger-rl"],
+            "error: unknown claim or law 'larger-rl'. Did you mean larger-lr?",
+        ),
         (["study", "--claims", "lipschitz,larger-rl"], "Did you mean larger-lr?"),
         (["study", "--claims", " , "], "error: --claims names nothing"),
         (["study", "--lang", "fr"], "'fr' is not one of 'en', 'zh'"),

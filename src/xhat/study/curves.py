@@ -12,6 +12,8 @@ from xhat.study.verdict import CONFIDENCE
 Floats = npt.NDArray[np.float64]
 
 ARM_NAMES = {"batch": "batch norm", "none": "no normalisation", "layer": "layer norm", "group": "group norm"}
+# In a unit, where there is no room for a name; the same in every language.
+ARM_SIGNS = {"batch": "BN", "none": "none", "layer": "LN", "group": "GN"}
 
 
 def mean_curve(

@@ -73,7 +73,7 @@ def deep_linear(preset: str) -> Subject:
 
 def subjects_table(*subjects: Subject) -> Table:
     """Return the table of what was trained, for a claim's section."""
-    columns = ("network", "data", "seeds", "steps", "batch", "initial weights")
+    columns = ("network", "data", "seeds", "steps", "batch size", "initial weights")
     rows = (
         (_network(s), _describe(s.data), s.seeds, s.steps, s.batch_size, s.init)
         for s in dict.fromkeys(subjects)

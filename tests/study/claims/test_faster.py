@@ -56,7 +56,7 @@ def test_faster_says_the_ratio_of_steps_and_the_points():
 def test_faster_shows_other_normalisations_and_seconds_outside_the_verdict():
     result = judged(CLAIMS["faster"], race(4.0, 3.0))
     beside = [effect for effect in result.effects if not effect.primary]
-    assert {"ratio, none / group", "ratio, none / layer"} <= {effect.unit for effect in beside}
+    assert {"ratio, none / GN", "ratio, none / LN"} <= {effect.unit for effect in beside}
     seconds = [effect for effect in beside if effect.name.startswith("seconds")]
     steps = [effect for effect in result.effects if effect.name.startswith("steps")]
     # A made-up run takes one second whatever its arm.

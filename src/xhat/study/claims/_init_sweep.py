@@ -9,7 +9,7 @@ import numpy.typing as npt
 from xhat.lang import listed, say
 from xhat.study.claims._best import Arm, best_rate
 from xhat.study.claims._search_box import Box, Trained
-from xhat.study.curves import ARM_NAMES
+from xhat.study.curves import ARM_NAMES, ARM_SIGNS
 from xhat.study.result import Effect
 from xhat.study.spec import Member
 from xhat.study.verdict import MIN_PAIRS, difference, judge
@@ -151,7 +151,7 @@ def wider(
         )
     seen = difference(
         name,
-        say("decades, {arm} − {than}", arm=arm[0], than=than[0]),
+        say("decades, {arm} − {than}", arm=ARM_SIGNS[arm[0]], than=ARM_SIGNS[than[0]]),
         list((a.range - b.range)[some]),
         threshold=threshold,
         primary=primary,

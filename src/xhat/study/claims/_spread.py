@@ -24,13 +24,13 @@ def sd_ratio(name: str, unit: str, over: Floats, under: Floats, *, note: str = "
     """
     estimate, low, high = interval(over, under)
     notes = [METHOD, note]
+    few = ""
     if len(over) < MIN_PAIRS:
         few = say(
             "{pairs} pairs of runs could be compared; {needed} are needed.",
             pairs=len(over),
             needed=MIN_PAIRS,
         )
-        notes.insert(0, few)
     elif not math.isfinite(estimate):
         notes.insert(0, "the seeds of an arm do not differ")
     return Effect(
@@ -44,7 +44,7 @@ def sd_ratio(name: str, unit: str, over: Floats, under: Floats, *, note: str = "
         len(over),
         judge(low, high, 1.0, "above"),
         primary=False,
-        note=listed(filter(None, notes)),
+        note=listed(filter(None, (few, listed(filter(None, notes)))), " "),
     )
 
 

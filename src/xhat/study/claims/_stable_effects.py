@@ -11,6 +11,7 @@ from xhat.study.claims._spread import sd_ratio
 from xhat.study.claims._stability import failing, rate_of_spikes
 from xhat.study.claims._stable_figures import ARMS, Failed, Trained
 from xhat.study.claims._tuned import Tuned
+from xhat.study.curves import ARM_NAMES
 from xhat.study.outcome import Outcome
 from xhat.study.result import Effect
 from xhat.study.verdict import difference
@@ -112,4 +113,4 @@ def _mostly_failing(best: Mapping[str, Tuned]) -> list[str]:
 
 
 def _most_do_not_train(arms: Sequence[str]) -> str:
-    return listed([say("most seeds of {arm} do not train", arm=arm) for arm in arms])
+    return listed([say("most seeds of {arm} do not train", arm=ARM_NAMES[arm]) for arm in arms])

@@ -18,7 +18,7 @@ from xhat.study.claims._arms import on_rates
 from xhat.study.claims._faster_figures import figure, table, words
 from xhat.study.claims._speed import BELOW, best, steps_of
 from xhat.study.claims._tuned import Tuned, evaluated, tuned
-from xhat.study.curves import ARM_NAMES
+from xhat.study.curves import ARM_NAMES, ARM_SIGNS
 from xhat.study.outcome import Outcome
 from xhat.study.result import ClaimResult, ClaimText, Effect, overall
 from xhat.study.spec import Network
@@ -131,7 +131,7 @@ def _effects(subject: Subject, arms: Mapping[str, Tuned], arm: str) -> list[Effe
                 arm=ARM_NAMES[arm],
             )
         )
-    unit = say("ratio, none / {arm}", arm=arm)
+    unit = say("ratio, none / {arm}", arm=ARM_SIGNS[arm])
     at_least = bool((steps[arm][known] <= first).any())
     return [
         ratio(
@@ -160,7 +160,7 @@ def _best_accuracies(subject: Subject, pairs: Sequence[tuple[Outcome, Outcome]],
     """Compare best accuracy over pairs that both train; beside it over all, where that is not the same."""
     gains = np.array([best(other) - best(plain) for plain, other in pairs])
     both = np.array([plain.trains and other.trains for plain, other in pairs])
-    unit = say("points, {arm} − none", arm=arm)
+    unit = say("points, {arm} − none", arm=ARM_SIGNS[arm])
     left_out = int((~both).sum())
     found = [
         difference(

@@ -14,7 +14,7 @@ from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject, together
 from xhat.study.claims._larger_lr_figures import found_figure, grid_figure, table, words
 from xhat.study.claims._rates import RATES, Largest, descend, largest_rates, last_rate, on_grid
-from xhat.study.curves import ARM_NAMES
+from xhat.study.curves import ARM_NAMES, ARM_SIGNS
 from xhat.study.result import ClaimResult, ClaimText, Effect, Figure, Table, overall
 from xhat.study.spec import TrainSpec
 from xhat.study.store import Run
@@ -29,12 +29,12 @@ TEXT = ClaimText(
     title="Batch norm allows larger learning rates",
     says="With BN a larger learning rate can be used, training is steadier and much faster.",
     measured=(
-        "The largest learning rate of a grid in factors of two at which a network trains: finite at every "
-        "step and a final training loss below half of chance. MLP: every rate of the grid is run, He "
-        "initialisation in all arms. Larger networks: coming down the same grid in steps of four, the first "
-        "rate that trains, or the one above it if that trains too; each seed by itself. The effect is the "
-        "ratio with / without BN, paired by seed. Layer norm (MLP) and group norm (VGG) stand beside BN, "
-        "outside the verdict: they tell its effect from any normalisation's."
+        "The largest learning rate of a grid from 0.0125 to 102.4 in factors of two at which a network trains, "
+        "whether smaller ones do or not: finite loss at every step and a final training loss below half of chance. "
+        "MLP: every rate of the grid is run, He initialisation in all arms. Larger networks: coming down the same "
+        "grid from 25.6 in steps of four, the first rate that trains, or the one above it if that trains too; each "
+        "seed by itself. The effect is the ratio with / without BN, paired by seed. Layer norm (MLP) and group norm "
+        "(VGG) stand beside BN, outside the verdict: they tell its effect from any normalisation's."
     ),
     threshold=f"Supported if the ratio of every network lies above {THRESHOLD:g} with its whole 95% interval.",
     does_not_show=(
@@ -136,7 +136,7 @@ def _effect(subject: Subject, largest: Largest, arm: str, *, primary: bool) -> E
         )
     effect = ratio(
         say("largest rate that trains, {network}", network=subject.name),
-        say("ratio, {arm} / none", arm=arm),
+        say("ratio, {arm} / none", arm=ARM_SIGNS[arm]),
         [math.log(with_ / without) for with_, without in pairs],
         threshold=THRESHOLD,
         primary=primary,

@@ -51,11 +51,14 @@ TEXT = ClaimText(
         "deep networks do not train."
     ),
     measured=(
-        "Wide MLPs at initialisation: norm of each hidden layer's weight gradient on one batch; the growth "
+        "Wide MLPs at initialisation, 40 layers of 256 units (full: 400), batches of 256: norm of each hidden "
+        "layer's weight gradient on one batch; the growth "
         "factor a layer is read by least squares on the logarithms over the middle half of the layers. The "
         "weight gradient joins the gradient that comes from above with the layer's input; since all layers "
         "are of one width and the inputs of inner layers are alike, the ratio of neighbours is the growth "
-        "of the former. Then narrow ReLU MLPs of growing depth, He initialisation, trained with and without "
+        "of the former. Without BN the inputs of deep layers resemble each other more and more, and the factor "
+        "reads a little lower than that of the gradient from above. "
+        "Then narrow ReLU MLPs of growing depth, He initialisation, trained with and without "
         f"BN, each at its own best learning rate of {RATES[0]:g} to {RATES[-1]:g}, by training loss. Outside "
         "the verdict: what BN's lead over the plain network falls by."
     ),

@@ -208,7 +208,7 @@ def _words(part: Rescaled) -> str:
         "{subject}, medians over seeds: all hidden weights times {low:g} or {high:g} change the output by at most "
         "{one:.2g}% with {batch} and {plain:.2g}% with {none}; a factor for every unit by {unit:.2g}% and "
         "{plain_unit:.2g}%. In evaluation mode, with the running statistics of before, {batch} changes by up to "
-        "{stale:.2g}%.",
+        "{stale:.3g}%.",
         one=median("batch", "output", both),
         plain=median("none", "output", both),
         unit=median("batch", "output", each),

@@ -13,7 +13,7 @@ import numpy as np
 
 from xhat.lang import listed, say
 from xhat.study.claim import Claim, Context, Measurement, Subject
-from xhat.study.curves import ARM_NAMES, mean_curve, range_curve, spaced
+from xhat.study.curves import ARM_NAMES, ARM_SIGNS, mean_curve, range_curve, spaced
 from xhat.study.outcome import Outcome, Training, outcomes, specs
 from xhat.study.result import Axis, ClaimResult, ClaimText, Effect, Figure, Panel, overall
 from xhat.study.spec import Member, Network, Probe
@@ -190,7 +190,7 @@ def _effects(
         effects.append(
             ratio(
                 say("{quantity}, {network}, lr {rate:g}", quantity=name, network=subject.name, rate=rate),
-                say("ratio, none / {arm}", arm=arm),
+                say("ratio, none / {arm}", arm=ARM_SIGNS[arm]),
                 [_log(plain) - _log(normed) for plain, normed in values],
                 threshold=THRESHOLD,
                 primary=primary and name in MEASURES,
