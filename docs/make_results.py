@@ -96,7 +96,8 @@ def _laws(study: Study) -> Iterator[str]:
     yield "Exact statements in float64.\n"
     yield "| law | outcome | check nearest to its tolerance | largest error | tolerance |\n|---|---|---|---|---|"
     for law in study.laws:
-        worst = max(law.checks, key=lambda check: check.error / check.tolerance)
+        worst = law.worst
+        assert worst is not None
         cells = (_plain(worst.name), number(worst.error), short(worst.tolerance))
         yield f"| `{law.id}` | {_outcome(law)} | {' | '.join(cells)} |"
     yield ""

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -22,7 +21,7 @@ from xhat.report._texts import translated
 from xhat.report._views import OPEN_QUESTION, ClaimView, views
 from xhat.report.evidence import shipped
 from xhat.report.figures import to_plotly
-from xhat.study.result import LawCheck, LawResult, Study
+from xhat.study.result import LawResult, Study
 
 _NAMES = {"en": "English", "zh": "中文"}
 
@@ -112,7 +111,6 @@ def _templates(translate: Translate) -> Environment:
         "seeds": _words.seeds,
         "short": _words.short,
         "wide": _words.wide,
-        "worst": _worst,
     }
     made.tests["ratio"] = is_ratio
     return made
@@ -143,14 +141,3 @@ def _id(law: LawResult) -> str:
 def _tally(words: tuple[str, ...], found: Iterable[str]) -> list[tuple[str, int]]:
     counts = Counter(found)
     return [(word, counts[word]) for word in words]
-
-
-def _worst(law: LawResult) -> LawCheck | None:
-    """Return the check that comes nearest to its tolerance, or exceeds it most."""
-
-    def share(check: LawCheck) -> tuple[bool, float]:
-        if math.isnan(check.error):
-            return not check.passed, math.inf
-        return not check.passed, check.error / check.tolerance if check.tolerance else check.error
-
-    return max(law.checks, key=share, default=None)

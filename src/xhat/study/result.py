@@ -4,6 +4,7 @@ A figure here is a description (panels, curves, bands), not a picture: the repor
 that a claim's file holds no plotting code and all figures look alike.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -171,6 +172,17 @@ class LawResult:
     def passed(self) -> bool:
         """Whether every check held."""
         return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def worst(self) -> LawCheck | None:
+        """The check that comes nearest to its tolerance, or exceeds it most; None without checks."""
+
+        def share(check: LawCheck) -> tuple[bool, float]:
+            if math.isnan(check.error):
+                return not check.passed, math.inf
+            return not check.passed, check.error / check.tolerance if check.tolerance else check.error
+
+        return max(self.checks, key=share, default=None)
 
 
 @dataclass(frozen=True)
