@@ -24,7 +24,7 @@ bench: $(SEEN)base
 	$(BIN)/python benchmarks/ensembles.py --reuse-memory --json benchmarks/results/ensembles.json
 	$(BIN)/python benchmarks/tables.py
 
-# The full run, about an hour, then shipped: the package's evidence, docs/results.md and its pictures.
+# The full run, over an hour, then shipped: the package's evidence, docs/results.md and its pictures.
 results: $(SEEN)dev
 	$(BIN)/xhat study --preset full --out xhat-full
 	$(BIN)/python docs/make_results.py --from xhat-full

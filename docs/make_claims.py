@@ -41,6 +41,7 @@ def _claim(text: ClaimText, *, takes: bool) -> str:
         "Does not show": text.does_not_show,
         "Source": text.source,
         "Expected there": text.expected,
+        "Changed after a first run": text.changes or "Nothing.",
         "Expected cost on 2 cores": text.cost,
         "Your own network": "yes, with `--model` and `--data`" if takes else "no",
     }

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from xhat.report import _words, build_page, write_page
+from xhat.report import _words, build, build_page, write_page
 from xhat.report._bars import bar
 from xhat.study.result import Table
 
@@ -21,7 +21,9 @@ from .sample import IMAGE, SCRIPT, claims, effect, laws, study
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return build_page(study())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "shipped", lambda: None)
+        return build_page(study())
 
 
 class Outline(HTMLParser):

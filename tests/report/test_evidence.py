@@ -8,10 +8,10 @@ import pytest
 from xhat.errors import UsageError
 from xhat.report import build, build_page, write_shipped
 from xhat.report._views import telling, views
-from xhat.report.evidence import read_shipped
+from xhat.report.evidence import read_shipped, shipped
 
 from .many import full, many
-from .sample import claim, effect, study, text
+from .sample import claim, claims, effect, study, text
 
 
 def test_what_was_written_is_read_back_whole(tmp_path):
@@ -36,7 +36,7 @@ def test_only_a_whole_full_run_of_our_own_is_shipped(tmp_path, changes):
         write_shipped(replace(full(), **changes), tmp_path / "full.json.xz")
 
 
-def test_claims_and_effects_are_matched_by_name():
+def test_claims_are_matched_by_name_and_effects_by_unit_too():
     found = {view.claim.text.id: view for view in views(many(), full(), str)}
     assert found["order"].full is None
     assert found["smoother-loss"].full == "contradicted"
@@ -89,3 +89,18 @@ def test_the_telling_effect_is_the_one_on_which_the_verdict_hangs(intervals, whi
 def test_a_claim_without_deciding_effects_tells_nothing():
     aside = effect("aside", "points", (1.0, 2.0, 3.0), 0.0, primary=False)
     assert telling(claim(text("name", "title"), (), (aside,))) is None
+
+
+def test_effects_that_differ_in_their_unit_alone_keep_their_own_number():
+    units = ("ratio, none / BN", "ratio, none / LN")
+    effects = tuple(effect("steps", unit, (2.0, 3.0 + nth, 9.0), 1.2) for nth, unit in enumerate(units))
+    same = replace(claims()[0], effects=effects)
+    (view,) = views(study(claims=(same,)), study(preset="full", claims=(same,)), str)
+    assert all(row.full is row.here for row in (*view.deciding, *view.others))
+
+
+def test_every_shipped_effect_is_told_from_the_others_of_its_claim():
+    shipped_ = shipped()
+    assert shipped_ is not None
+    for found in views(shipped_, shipped_, str):
+        assert all(row.full is row.here for row in (*found.deciding, *found.others))

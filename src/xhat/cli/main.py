@@ -64,7 +64,7 @@ def study(
     preset: Annotated[
         str,
         typer.Option(
-            help="smoke (a minute, no verdicts), quick (minutes), full (hours), paper (a large machine)."
+            help="smoke (a minute, no verdicts), quick (minutes), full (over an hour), paper (weeks)."
         ),
     ] = "quick",
     claims: Annotated[

@@ -47,7 +47,7 @@ def _parts(folder: Traversable) -> Iterator[Traversable]:
 
 
 def needs_translation(text: str) -> bool:
-    """Whether the text has words: letters outside its placeholders, more than a symbol or a name in code."""
+    """Whether the text has letters outside its placeholders."""
     return bool(_LETTER.search(_PLACEHOLDER.sub("", template_of(text))))
 
 

@@ -8,7 +8,7 @@ from xhat.lang import Translate
 from xhat.report._bars import Bar, bar, is_ratio
 from xhat.report._texts import translated
 from xhat.report._words import anchor
-from xhat.study.result import ClaimResult, Effect, Figure, Study, Verdict
+from xhat.study.result import ClaimResult, Effect, Study, Verdict
 
 OPEN_QUESTION = "diverging-distributions"
 
@@ -34,29 +34,27 @@ class ClaimView:
     telling: Row | None  # the effect that the first screen shows
     full: Verdict | None  # the shipped run's verdict
 
-    @property
-    def figures(self) -> tuple[Figure, ...]:
-        """The figures, translated."""
-        return self.claim.figures
-
 
 def views(study: Study, beside: Study | None, translate: Translate) -> tuple[ClaimView, ...]:
-    """Return every claim of a study, with what the shipped one found of it, matched by name."""
+    """Return every claim of a study, with what the shipped one found of it.
+
+    Claims are matched by name, effects by name and unit: an arm may stand in the unit alone.
+    """
     shipped = {claim.text.id: claim for claim in beside.claims} if beside else {}
     return tuple(_view(claim, shipped.get(claim.text.id), translate) for claim in study.claims)
 
 
 def _view(claim: ClaimResult, shipped: ClaimResult | None, translate: Translate) -> ClaimView:
-    theirs = {effect.name: effect for effect in shipped.effects} if shipped else {}
+    theirs = {_key(effect): effect for effect in shipped.effects} if shipped else {}
     rows = [
-        Row(translated(effect, translate), effect, theirs.get(effect.name), bar(effect))
+        Row(translated(effect, translate), effect, theirs.get(_key(effect)), bar(effect))
         for effect in claim.effects
     ]
-    named = {effect.name for effect in claim.effects}
+    known = {_key(effect) for effect in claim.effects}
     alone = [
         Row(translated(effect, translate), None, effect, None)
-        for name, effect in theirs.items()
-        if name not in named and effect.primary
+        for key, effect in theirs.items()
+        if key not in known and effect.primary
     ]
     told = telling(claim)
     return ClaimView(
@@ -67,6 +65,10 @@ def _view(claim: ClaimResult, shipped: ClaimResult | None, translate: Translate)
         telling=next((row for row in rows if row.here is told), None),
         full=shipped.verdict if shipped else None,
     )
+
+
+def _key(effect: Effect) -> tuple[str, str]:
+    return effect.name, effect.unit
 
 
 def telling(claim: ClaimResult) -> Effect | None:

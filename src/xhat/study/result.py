@@ -6,7 +6,7 @@ that a claim's file holds no plotting code and all figures look alike.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from xhat.lang import listed, say
@@ -94,7 +94,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Effect:
-    """One paired effect with its 95% t-interval over seeds, held against a threshold set beforehand.
+    """One paired effect with its 95% interval over seeds, held against a threshold set beforehand.
+
+    The interval is Student's t unless ``note`` says otherwise, with an infinite end where a grid ended.
 
     ``rule`` "above": supported if the whole interval lies above ``threshold``, contradicted if it lies
     below. ``rule`` "within": supported if the whole interval lies inside ±``threshold``, contradicted if
@@ -215,7 +217,7 @@ class Study:
     claims: tuple[ClaimResult, ...] = ()
     laws: tuple[LawResult, ...] = ()
     unfinished: tuple[str, ...] = ()  # claims and laws asked for and not yet measured
-    problems: tuple[str, ...] = field(default=())  # runs that failed, in words
+    problems: tuple[str, ...] = ()  # runs that failed, in words
     # When the runs were made, ISO 8601, UTC: a study that finds them in the store is younger than they are.
     measured_from: str = ""
     measured_to: str = ""

@@ -61,7 +61,7 @@ def run(
     """Measure claims and laws; finished runs are kept in ``out`` and not done again.
 
     Args:
-        preset: "smoke" (seconds, no verdicts), "quick" (minutes), "full" (an hour or two), "paper".
+        preset: "smoke" (a minute, no verdicts), "quick" (minutes), "full" (over an hour), "paper" (weeks).
         claims: Names or patterns of claims and laws; all by default.
         model: A user's ``make_model(norm)``, or its "module:callable"; for the claims that take networks.
         data: "fashion-mnist", "digits", "cifar10:FOLDER", or a user's "module:callable".
