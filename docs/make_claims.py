@@ -16,7 +16,8 @@ HEAD = """\
 <!-- Written by docs/make_claims.py from the source: do not edit. -->
 
 `xhat explain NAME` shows the same in the terminal. [The study](study.md) says how verdicts are drawn. The
-words stand in the source beside the code that measures; the thresholds were written before the first run.
+words stand in the source beside the code that measures. The thresholds were written before the first run; what else
+of a protocol was changed after it stands under each claim.
 
 [S] is Santurkar, Tsipras, Ilyas, Madry 2018, arXiv 1805.11604; [IS] is Ioffe, Szegedy 2015, arXiv
 1502.03167. “The notes” are lecture notes on BN in Chinese, after shine-lee's post “Batch Normalization详解”.

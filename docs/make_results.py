@@ -111,6 +111,8 @@ def _claims(study: Study) -> Iterator[str]:
     for claim in study.claims:
         yield f"## {claim.text.id}\n"
         yield f"{claim.text.title}: **{claim.verdict}**. {_plain(claim.text.threshold)}\n"
+        if claim.text.changes:
+            yield f"Changed after a first run: {_plain(claim.text.changes)}\n"
         yield from (f"- {_plain(words)}" for words in claim.found)
         yield ""
         for figure in claim.figures[:1]:

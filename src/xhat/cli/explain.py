@@ -92,7 +92,7 @@ def _about(full: Study, _: Translate) -> str:
     words = say(
         "The full run is shipped with xhat: xhat's own networks and data, started {when}, commit {commit}, "
         "{processor}.",
-        when=moment(full.started),
+        when=moment(full.when),
         commit=where.commit or "–",
         processor=where.processor or "–",
     )

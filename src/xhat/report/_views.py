@@ -32,6 +32,8 @@ class ClaimView:
     deciding: tuple[Row, ...]
     others: tuple[Row, ...]  # outside the verdict
     telling: Row | None  # the effect that the first screen shows
+    held: int  # deciding effects of this run that are supported
+    parts: int  # deciding effects of this run
     full: Verdict | None  # the shipped run's verdict
 
 
@@ -63,6 +65,8 @@ def _view(claim: ClaimResult, shipped: ClaimResult | None, translate: Translate)
         deciding=(*(row for row in rows if row.words.primary), *alone),
         others=tuple(row for row in rows if not row.words.primary),
         telling=next((row for row in rows if row.here is told), None),
+        held=sum(effect.primary and effect.verdict == "supported" for effect in claim.effects),
+        parts=sum(effect.primary for effect in claim.effects),
         full=shipped.verdict if shipped else None,
     )
 

@@ -224,6 +224,16 @@ class Study:
     work: float = 0.0  # seconds of one thread that all runs took together
     judged_with: str = ""  # the commit whose claims judged the runs, where it is not the one that made them
 
+    @property
+    def when(self) -> str:
+        """When the numbers were made: the first run's begin, ISO 8601."""
+        return self.measured_from or self.started
+
+    @property
+    def found_ready(self) -> bool:
+        """Whether most of the work was done before: the study's own time then says nothing of the runs'."""
+        return self.seconds * max(1, self.environment.workers) < 0.5 * self.work
+
 
 def law_check(name: str, error: float, tolerance: float) -> LawCheck:
     """Hold an error against its tolerance; NaN fails."""

@@ -101,8 +101,8 @@ def test_another_normalisation_stands_beside_bn_and_decides_nothing(other):
     assert result.verdict == S
     beside = {effect.unit: effect for effect in result.effects if not effect.primary}
     assert {unit: effect.name for unit, effect in beside.items()} == {
-        "ratio, layer / none": "largest rate that trains, MLP",
-        "ratio, group / none": "largest rate that trains, VGG",
+        "ratio, LN / none": "largest rate that trains, MLP",
+        "ratio, GN / none": "largest rate that trains, VGG",
     }
     assert [effect.estimate for effect in beside.values()] == pytest.approx([other / 0.1] * 2)
     assert f"group norm {other:g}" in result.found[1]

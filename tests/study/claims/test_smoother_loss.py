@@ -114,7 +114,7 @@ def beside(none: float, group: float, *, group_trains: bool = True) -> Fates:
 
 
 def group_effects(result):
-    return [effect for effect in result.effects if effect.unit == "ratio, none / group"]
+    return [effect for effect in result.effects if effect.unit == "ratio, none / GN"]
 
 
 def test_group_norm_stands_beside_bn_and_decides_nothing():

@@ -116,16 +116,16 @@ def _lost_words(case: Case) -> list[str]:
     if not case.kept.any():
         return []
     parts = [
-        say("{points:.1f} points to {size}", points=float(case.lost(size).mean()), size=size)
+        say("{points:+.1f} points at {size}", points=-float(case.lost(size).mean()), size=size)
         for size in case.smaller
     ]
     return [
         say(
-            "{network}: BN's lead over {other} falls from {usual} samples a batch by {parts}.",
+            "{network}: BN's lead over {other}, against that at {usual} samples a batch: {parts}.",
             network=case.subject.name,
             other=NAMES[case.other],
             usual=case.usual,
-            parts=listed(parts, ", by "),
+            parts=listed(parts, ", "),
         )
     ]
 

@@ -61,14 +61,20 @@ def failures(name: str, tried: Failed, *, infinite: bool = False, primary: bool 
     fails = {arm: np.array([failing(of, infinite=infinite) for of in tried[arm].values()]) for arm in ARMS}
     share = {arm: 100 * fails[arm].mean(0) for arm in ARMS}
     rates = list(tried["none"])
+    apart = share["none"] - share["batch"]
+    notes = [say("{count} rates from {low:g} to {high:g}", count=len(rates), low=rates[0], high=rates[-1])]
+    if len(apart) > 1 and np.ptp(apart) == 0:
+        notes.append(
+            say("all seeds alike; one rate of the grid is {points:.1f} points", points=100 / len(rates))
+        )
     return difference(
         name,
         "points of rates, none − batch",
-        list(share["none"] - share["batch"]),
+        list(apart),
         threshold=FAILURES,
         primary=primary,
         at_least=bool((fails["none"][-1] & ~fails["batch"][-1]).any()),
-        note=say("{count} rates from {low:g} to {high:g}", count=len(rates), low=rates[0], high=rates[-1]),
+        note=listed(notes),
     )
 
 
