@@ -88,7 +88,7 @@ def test_a_plain_network_that_does_not_train_sets_no_target(final):
         assert (effect.seeds, effect.verdict) == (0, I)
         if name.startswith("best"):
             assert f"{10 if 'MLP' in name else 4} seeds left out" in effect.note
-    over_all = [effect for effect in result.effects if "all seeds" in effect.name and "batch" in effect.unit]
+    over_all = [effect for effect in result.effects if "all seeds" in effect.name and "BN" in effect.unit]
     assert [effect.estimate for effect in over_all] == pytest.approx([70.0] * 3)
     assert not any(effect.primary for effect in over_all)
 
@@ -100,7 +100,7 @@ def test_best_accuracy_leaves_out_a_pair_in_which_bn_does_not_train():
 
     effects = judged(CLAIMS["faster"], fates).effects
     decides, over_all = [
-        e for e in effects if e.name.startswith("best") and "batch" in e.unit and "MLP" in e.name
+        e for e in effects if e.name.startswith("best") and "BN" in e.unit and "MLP" in e.name
     ]
     assert (decides.seeds, decides.verdict) == (9, S)
     assert decides.estimate == pytest.approx(3.0, rel=0.1)

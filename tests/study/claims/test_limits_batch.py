@@ -139,11 +139,11 @@ def test_limits_batch_shows_the_sizes_between_outside_the_verdict():
     }
     vgg, mlp = found.found
     assert vgg.startswith(
-        "VGG: BN's lead over group norm falls from 128 samples a batch by 0.0 points to 8, by 40.0 points to 2. "
+        "VGG: BN's lead over group norm, against that at 128 samples a batch: +0.0 points at 8, -40.0 points at 2. "
         "With 2 samples the last two layers, whose maps are 1×1, have m = 2 values a channel"
     )
     assert mlp.startswith(
-        "MLP: BN's lead over layer norm falls from 64 samples a batch by 0.0 points to 16, "
+        "MLP: BN's lead over layer norm, against that at 64 samples a batch: +0.0 points at 16, "
     )
     assert "With 2 samples a unit has m = 2 values" in mlp
 

@@ -116,7 +116,7 @@ def _lost_words(case: Case) -> list[str]:
     if not case.kept.any():
         return []
     parts = [
-        say("{points:+.1f} points at {size}", points=-float(case.lost(size).mean()), size=size)
+        say("{points:+.1f} points at {size}", points=0.0 - float(case.lost(size).mean()), size=size)
         for size in case.smaller
     ]
     return [
