@@ -1,22 +1,40 @@
 """Batch normalization for PyTorch, whole: the layer, its reference and the measurements of why it works."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 from xhat.memory import _from_environment, reuse_memory
 
-__all__ = ["data", "functional", "landscape", "models", "nn", "reference", "report", "reuse_memory", "study"]
+_PARTS = (
+    "data",
+    "dataflow",
+    "doctor",
+    "functional",
+    "landscape",
+    "models",
+    "nn",
+    "reference",
+    "report",
+    "study",
+    "surgery",
+)
+# Names of the parts that are used often enough to be had without their part.
+_FROM = {"Surgery": "surgery"}
+
+__all__ = ["reuse_memory", *_PARTS, *_FROM]
 __version__ = "0.1.0"
 
 _from_environment()
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Import a part at its first use: ``import xhat`` alone does not load torch."""
-    if name in __all__:
+    if name in _PARTS:
         return import_module(f"xhat.{name}")
+    if name in _FROM:
+        return getattr(import_module(f"xhat.{_FROM[name]}"), name)
     raise AttributeError(f"module 'xhat' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

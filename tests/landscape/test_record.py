@@ -220,7 +220,7 @@ def test_probes_are_no_training() -> None:
 
 
 def test_recording_inside_a_probe() -> None:
-    from xhat.landscape._unchanged import unchanged
+    from xhat.unchanged import unchanged
 
     model, x = MLP(5, 3, depth=1, width=4), torch.randn(6, 5)
     with unchanged(model), record(model) as recording:

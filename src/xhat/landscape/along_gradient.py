@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from xhat.errors import UsageError
-from xhat.landscape._unchanged import State, unchanged
 from xhat.landscape._walk import Floats, walk
 from xhat.models.ensemble import EnsembleBatchNorm
+from xhat.unchanged import State, unchanged
 
 Statistics = Literal["batch", "frozen"]
 

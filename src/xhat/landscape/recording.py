@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from xhat.errors import UsageError
 from xhat.landscape._summary import Array, Summary, by_unit, summarise
-from xhat.landscape._unchanged import probe_depth, unchanged
 from xhat.models.ensemble import Ensemble, EnsembleBatchNorm, EnsembleLayerNorm, EnsembleLinear
+from xhat.unchanged import probe_depth, unchanged
 
 Side = Literal["input", "output"]
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from xhat.data import TensorData, load
 from xhat.errors import DataError, ModelError
-from xhat.landscape._unchanged import State, unchanged
 from xhat.landscape._walk import Walk, walk
 from xhat.landscape.recording import QUANTILES, Recording, record
 from xhat.models import Ensemble
@@ -24,6 +23,7 @@ from xhat.study.scene import Scene
 from xhat.study.spec import Data, TrainSpec
 from xhat.study.store import Arrays
 from xhat.study.tasks import Classification, EnsembleClassification, LinearRegression, Task
+from xhat.unchanged import State, unchanged
 
 Tick = Callable[[float], None]
 

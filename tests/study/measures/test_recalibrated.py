@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xhat.landscape._unchanged import unchanged
 from xhat.models import MLP
 from xhat.study.measures import Evaluate, Recalibrated
+from xhat.unchanged import unchanged
 
 from .scenes import SAMPLES, alone, broken, data, member, together
 

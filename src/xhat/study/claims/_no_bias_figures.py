@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from xhat.landscape._unchanged import unchanged
 from xhat.lang import listed, say
 from xhat.study.claim import Subject
 from xhat.study.claims._span import span_curve
@@ -16,6 +15,7 @@ from xhat.study.outcome import Outcome
 from xhat.study.result import Axis, Curve, Figure, Panel, Table
 from xhat.study.spec import Member, Network
 from xhat.study.train import load_data
+from xhat.unchanged import unchanged
 
 MARGIN = 1.0  # point of test accuracy, either way
 APART = 0.01  # of chance: a difference of batch losses from here on counts as seen

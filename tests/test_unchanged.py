@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.landscape.everything import Counting, look_around, make
-from xhat.landscape._unchanged import State, probe_depth, unchanged
+from xhat.unchanged import State, probe_depth, unchanged
 
 
 def train_step(model: Counting) -> None:

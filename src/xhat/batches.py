@@ -1,0 +1,110 @@
+"""Run a model on a user's batch, whatever the batch is."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from xhat.errors import DataError, ModelError, UsageError
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """Return the model's output on one batch.
+
+    ``forward(model, batch)`` is called where it is given. Otherwise the batch is moved to the model's device,
+    and: of a tuple or list the first item is the input and the rest are targets; a mapping is passed as
+    keyword arguments, an input that is itself a tuple as several; anything else as one argument.
+
+    Raises:
+        ModelError: the model cannot be called that way; the message says what to pass as ``forward``.
+    """
+    if forward is not None:
+        return forward(model, batch)
+    args, kwargs = arguments_of(batch)
+    args, kwargs = to_device((args, kwargs), device_of(model))
+    try:
+        return model(*args, **kwargs)
+    except TypeError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be called with this batch ({describe(batch)}): {error}. "
+            "Say how with forward=, for example forward=lambda model, batch: model(batch['image'])."
+        ) from error
+
+
+def arguments_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments that a batch stands for; targets are left out."""
+    if isinstance(batch, tuple | list):
+        if not batch:
+            raise DataError("a batch is empty; it holds the input first, then targets if there are any")
+        first = batch[0]
+        return (tuple(first), {}) if isinstance(first, tuple | list) else _one(first)
+    return _one(batch)
+
+
+def _one(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(value, Mapping):
+        return (), {str(key): item for key, item in value.items()}
+    return (value,), {}
+
+
+def target_of(batch: Any) -> Tensor | None:
+    """Return a batch's second item where it is a tensor: what the model is to say."""
+    if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[1], Tensor):
+        return batch[1]
+    return None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer; the CPU where there is none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    """Return the tree (tuples, lists, dicts of tensors) with its tensors on the device."""
+    return _pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), tree)
+
+
+def each_batch(batches: Iterable[Any], *, limit: int | None = None) -> Iterator[Any]:
+    """Yield the batches, ``limit`` at most.
+
+    Raises:
+        UsageError: the limit is not positive, or ``batches`` is one tensor or not iterable.
+        DataError: there is not one batch.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit={limit}: at least one batch is needed; None takes all")
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
+        raise UsageError(
+            f"batches is a {type(batches).__name__}; an iterable of batches is needed, such as a DataLoader. "
+            "For a single batch write [batch]."
+        )
+    count = 0
+    for batch in batches:
+        yield batch
+        count += 1
+        if count == limit:
+            break
+    if not count:
+        raise DataError("there are no batches: the loader is empty, or an iterator that was used up before")
+
+
+def can_repeat(batches: Iterable[Any]) -> bool:
+    """Whether the batches can be gone through again; an iterator or a generator cannot."""
+    return iter(batches) is not batches
+
+
+def describe(batch: Any) -> str:
+    """Return types and shapes of a batch in a few words."""
+    if isinstance(batch, Tensor):
+        return f"tensor {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "dict of " + ", ".join(f"{key}: {describe(value)}" for key, value in batch.items())
+    if isinstance(batch, tuple | list):
+        return f"{type(batch).__name__} of " + ", ".join(map(describe, batch))
+    return type(batch).__name__

@@ -1,0 +1,1 @@
+"""Records a model's data flow by running it on example inputs."""
