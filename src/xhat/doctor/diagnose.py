@@ -1,0 +1,122 @@
+"""Apply all rules to a model."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from xhat.doctor._run import Forward, Limited
+from xhat.doctor.case import Case
+from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
+from xhat.doctor.rule import NEEDS, Rule
+from xhat.doctor.rules import RULES
+from xhat.errors import ModelError
+from xhat.lang import say
+from xhat.norms import is_uninitialised
+from xhat.unchanged import unchanged
+
+# Batches that are looked at unless the caller says otherwise.
+LIMIT = 16
+
+
+def diagnose(
+    model: nn.Module,
+    batches: Iterable[Any] | None = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    watched: Any = None,
+    forward: Forward | None = None,
+    limit: int | None = LIMIT,
+    process_group: Any = None,
+    progress: bool = False,
+) -> Diagnosis:
+    """Find what is wrong with the batch norms of a model; the model comes out bit for bit as it went in.
+
+    Without batches the rules on parameters, buffers and settings are applied. Batches, the optimizer and what
+    ``xhat.watch`` saw add those that need them; ``Diagnosis.skipped`` lists the others.
+
+    Args:
+        model: Any network, in any mode.
+        batches: An iterable of batches as the model is trained on: a DataLoader, or a list. Of a tuple the
+            first item is the input, the second the target.
+        optimizer: The one that trains the model.
+        watched: What ``with xhat.watch(model) as watched`` saw.
+        forward: ``forward(model, batch)`` where a batch is not simply the model's input.
+        limit: Batches to look at, 16 by default; None takes all.
+        process_group: Ranks of ``torch.distributed`` that diagnose together, by default all; every rank has to
+            call this function.
+        progress: Whether to show a bar.
+
+    Raises:
+        ModelError: the model raises on the batches, or has a lazy norm that has not seen an input.
+        UsageError, DataError: batches are of the wrong kind, or there are none.
+    """
+    case = Case.of(
+        model,
+        optimizer=optimizer,
+        watched=watched,
+        process_group=process_group,
+        world_size=_world_size(process_group),
+    )
+    for name, module in case.norms.items():
+        if is_uninitialised(module):
+            raise ModelError(
+                f"{name} is a lazy batch norm that has not seen an input, so it has no channels yet: "
+                "run the model once before it is diagnosed"
+            )
+    if not case.norms and not case.fixed:
+        return Diagnosis((), notes=(say("The model has no batch norm."),))
+    with unchanged(model):
+        if batches is None:
+            return _apply(RULES, case, batches=0)
+        given = Limited(batches, limit)
+        return _apply(RULES, _looked_at(case, given, forward, progress=progress), batches=given.count)
+
+
+def _looked_at(case: Case, batches: Limited, forward: Forward | None, *, progress: bool) -> Case:
+    """Return the case with what its batches show."""
+    return replace(case, batch=next(iter(batches)))
+
+
+def _apply(rules: Mapping[str, Rule], case: Case, *, batches: int) -> Diagnosis:
+    """Apply the rules whose needs the case has; what others explain is left out, with a note."""
+    found: list[Finding] = []
+    skipped = []
+    for rule in rules.values():
+        missing = sorted(need for need in rule.needs if not case.has(need))
+        if missing:
+            reasons = dict.fromkeys(NEEDS[need] for need in missing)
+            skipped.append(Skipped(rule.code, "; ".join(reasons)))
+        else:
+            found += rule.check(case)
+    kept, notes = _unexplained(rules, found)
+    order = {name: place for place, (name, _) in enumerate(case.model.named_modules())}
+    kept.sort(key=lambda f: (-f.severity.rank, f.code, order.get(f.module, -1)))
+    return Diagnosis(tuple(kept), tuple(skipped), len(case.norms), batches, tuple(notes))
+
+
+def _unexplained(rules: Mapping[str, Rule], found: list[Finding]) -> tuple[list[Finding], list[str]]:
+    fired = {finding.code for finding in found if finding.severity.rank >= Severity.warning.rank}
+    explained = {
+        code: by
+        for code in dict.fromkeys(finding.code for finding in found)
+        if (by := [other for other in rules[code].explained_by if other in fired])
+    }
+    notes = [
+        say(
+            "{count} findings of {code} are left out: {by} explains them.",
+            count=sum(finding.code == code for finding in found),
+            code=code,
+            by=" and ".join(by),
+        )
+        for code, by in explained.items()
+    ]
+    return [finding for finding in found if finding.code not in explained], list(notes)
+
+
+def _world_size(process_group: Any) -> int:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1
+    return torch.distributed.get_world_size(process_group)

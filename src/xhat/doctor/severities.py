@@ -1,0 +1,48 @@
+"""One table: how severe each rule's findings are, and what that means."""
+
+from collections.abc import Mapping
+
+from xhat.doctor.finding import Severity
+
+info, warning, error = Severity
+
+DEFINITIONS: Mapping[Severity, str] = {
+    info: "Worth knowing. The model is right as it is; it could be smaller, or the point matters later.",
+    warning: "Likely harmful: it changes what the model says, or how it trains, by more than chance explains.",
+    error: "Certainly wrong: outputs in evaluation mode are broken or not what was trained.",
+}
+
+# A code with two severities: the rule's page says from where on the worse one holds.
+SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
+    "BN101": {info: "Parameters without effect; results are right."},
+    "BN102": {warning: "Running statistics hold for inputs with dropout, evaluation has none."},
+    "BN103": {
+        info: "Outputs that are no class scores, such as embeddings, are often normalised on purpose.",
+        warning: "Class scores get a fixed scale, which limits how sure the model can be.",
+    },
+    "BN104": {warning: "The second norm undoes the first one's scale and shift."},
+    "BN105": {
+        info: "One layer's outputs for several inputs share their statistics, as in siamese networks.",
+        warning: "Running statistics mix those of different places and fit none.",
+    },
+    "BN106": {warning: "Running statistics are those of the last batch or two, so evaluation is noisy."},
+    "BN107": {
+        info: "In half precision eps is lost or nearly so; a channel of no variance divides by zero.",
+        warning: "eps, not the variance, sets the scale of most channels.",
+    },
+    "BN108": {info: "Decay pulls scales and shifts to zero; whether that helps depends on the model."},
+    "BN201": {error: "Every output in evaluation mode is NaN or constant."},
+    "BN202": {error: "No variance is negative; evaluation mode gives NaN or a wrong scale."},
+    "BN203": {error: "Evaluation mode does not normalise at all."},
+    "BN204": {warning: "Updates smaller than a rounding step are lost, and statistics stay behind."},
+    "BN205": {
+        info: "Channels without effect: trained models have some; they can be pruned.",
+        warning: "Most of a layer's channels say nothing.",
+    },
+    "BN206": {warning: "Differences that training never saw are enlarged until they rule the output."},
+}
+
+
+def severities_of(code: str) -> tuple[Severity, ...]:
+    """Return the severities that findings of a code may have, the mildest first."""
+    return tuple(SEVERITIES[code])
