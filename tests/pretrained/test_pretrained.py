@@ -71,5 +71,5 @@ def test_a_network_that_differs_by_one_layer_is_not_loaded(make, monkeypatch):
         init(self, name, nn.Sequential(nn.Linear(1, 1), *value) if name == "classifier" else value)
 
     monkeypatch.setattr(kind, "__setattr__", without_dropout)
-    with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
+    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):
         make()
