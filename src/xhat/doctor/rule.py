@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -43,6 +43,7 @@ class Rule:
     check: Callable[[Case], Iterable[Finding]]
     needs: frozenset[str] = frozenset()  # of NEEDS
     repair: Callable[[Treatment], Surgery] | None = None
+    repairs: Literal["state", "structure"] = "state"  # whether a state_dict holds the whole repair
     keeps_outputs: bool = False  # whether the repair leaves outputs in evaluation mode as they were
     # Where one of these codes has a finding at warning or above, this rule's findings follow from it.
     explained_by: tuple[str, ...] = ()

@@ -27,19 +27,25 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
     },
     "BN106": {warning: "Running statistics are those of the last batch or two, so evaluation is noisy."},
     "BN107": {
-        info: "In half precision eps is lost or nearly so; a channel of no variance divides by zero.",
-        warning: "eps, not the variance, sets the scale of most channels.",
+        info: "eps changes the scale of most channels, which training has allowed for; or float16 loses eps.",
+        warning: "eps, not the variance, sets the scale of most channels: the layer hardly normalises.",
     },
     "BN108": {info: "Decay pulls scales and shifts to zero; whether that helps depends on the model."},
-    "BN201": {error: "Every output in evaluation mode is NaN or constant."},
+    "BN201": {error: "Outputs in evaluation mode are NaN or do not depend on the input."},
     "BN202": {error: "No variance is negative; evaluation mode gives NaN or a wrong scale."},
-    "BN203": {error: "Evaluation mode does not normalise at all."},
+    "BN203": {
+        warning: "No norm of the model was ever trained: it is new, or its weights were not loaded.",
+        error: "Evaluation mode does not normalise at all.",
+    },
     "BN204": {warning: "Updates smaller than a rounding step are lost, and statistics stay behind."},
     "BN205": {
         info: "Channels without effect: trained models have some; they can be pruned.",
         warning: "Most of a layer's channels say nothing.",
     },
-    "BN206": {warning: "Differences that training never saw are enlarged until they rule the output."},
+    "BN206": {
+        info: "The input is so large that float16 would overflow before the norm.",
+        warning: "Differences that training never saw are enlarged until they rule the output.",
+    },
 }
 
 

@@ -4,9 +4,29 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from xhat.doctor.rule import Rule
-from xhat.doctor.rules import bn106_momentum_reversed
+from xhat.doctor.rules import (
+    bn106_momentum_reversed,
+    bn107_eps_out_of_scale,
+    bn108_weight_decay_on_affine,
+    bn201_statistics_not_finite,
+    bn202_negative_variance,
+    bn203_statistics_never_updated,
+    bn204_half_precision_buffers,
+    bn205_dead_channels,
+    bn206_scale_out_of_range,
+)
 
-_MODULES: tuple[ModuleType, ...] = (bn106_momentum_reversed,)
+_MODULES: tuple[ModuleType, ...] = (
+    bn106_momentum_reversed,
+    bn107_eps_out_of_scale,
+    bn108_weight_decay_on_affine,
+    bn201_statistics_not_finite,
+    bn202_negative_variance,
+    bn203_statistics_never_updated,
+    bn204_half_precision_buffers,
+    bn205_dead_channels,
+    bn206_scale_out_of_range,
+)
 
 # In the order in which they are applied.
 RULES: Mapping[str, Rule] = {module.RULE.code: module.RULE for module in _MODULES}

@@ -1,12 +1,12 @@
 """Momentum has the reversed convention.
 
-Looked for: `momentum` of 0.9 or more. In PyTorch the running statistics become
-(1 − momentum) · old + momentum · new, and the default is 0.1. TensorFlow, Keras and JAX use the other
-convention: their 0.99 is 0.01 here.
+Looked for: `momentum` of 0.9 or more. In PyTorch the running statistics become (1 − momentum) · old +
+momentum · new, and the default is 0.1. TensorFlow, Keras and JAX use the other convention: their 0.99 is 0.01
+here.
 
-Why it harms: with 0.99 the running statistics are those of the very last training batch. Evaluation then depends
-on which samples that batch happened to hold, and validation jumps from one epoch to the next. `momentum=None`,
-an average over all batches, is fine.
+Why it harms: with 0.99 the running statistics are those of the very last training batch. Evaluation then
+depends on which samples that batch happened to hold, and validation jumps from one epoch to the next.
+`momentum=None`, an average over all batches, is fine.
 
 Source: Ioffe and Szegedy 2015, sec. 3.1, average over many batches for inference; pytorch issue 15298 and
 torchvision issue 8250 are about the two conventions.
@@ -16,16 +16,19 @@ Remedy: write 1 − momentum where the layer is made, then train on or recalibra
     nn.BatchNorm2d(64, momentum=0.01)   # Keras: momentum=0.99
     xhat.recalibrate_(model, batches)
 
-Repair: `xhat.repair` sets `momentum` to 1 − momentum (0.1 where that is 0), and recalibrates the statistics where
-it is given batches. The value is not part of a `state_dict`: the code has to change too.
+Repair: `xhat.repair` sets `momentum` to 1 − momentum (0.1 where that is 0), and recalibrates the statistics
+where it is given batches. The value is not part of a `state_dict`: the code has to change too.
 """
 
 from collections.abc import Iterator
 
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
-from xhat.doctor.rule import Rule, found
+from xhat.doctor.rule import Rule, Treatment, found
+from xhat.doctor.rules._recalibration import recalibrate
 from xhat.lang import say
+from xhat.norms import batch_norms
+from xhat.surgery.result import Change, Surgery
 
 REVERSED = 0.9  # from here on the last batch has nine times the weight of all those before it
 
@@ -50,6 +53,7 @@ def check(case: Case) -> Iterator[Finding]:
                 "the old ones. Then train on, or recalibrate with xhat.recalibrate_(model, batches).",
                 right=right(momentum),
             ),
+            repairable=True,
         )
 
 
@@ -58,4 +62,22 @@ def right(momentum: float) -> float:
     return round(1 - momentum, 12) or 0.1
 
 
-RULE = Rule("BN106", "momentum-reversed", check)
+def repair(given: Treatment) -> Surgery:
+    """Set momentum to its complement; recalibrate the statistics where there are batches."""
+    norms = batch_norms(given.model)
+    changes = []
+    for finding in given.findings:
+        norm = norms[finding.module]
+        assert norm.momentum is not None
+        new = right(norm.momentum)
+        changes.append(
+            Change(finding.module, say("momentum {old:g} is now {new:g}", old=norm.momentum, new=new))
+        )
+        norm.momentum = new
+    if given.batches is None:
+        return Surgery(given.model, tuple(changes), (), None)
+    measured = recalibrate(given)
+    return Surgery(given.model, (*changes, *measured.changes), measured.refusals, None)
+
+
+RULE = Rule("BN106", "momentum-reversed", check, repair=repair, repairs="structure")
