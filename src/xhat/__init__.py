@@ -19,7 +19,14 @@ _PARTS = (
     "surgery",
 )
 # Names of the parts that are used often enough to be had without their part.
-_FROM = {"Surgery": "surgery"}
+_FROM = {
+    "Surgery": "surgery",
+    "convert_group_norm": "surgery",
+    "fold": "surgery",
+    "freeze_": "surgery",
+    "unfreeze_": "surgery",
+    "update_once": "surgery",
+}
 
 __all__ = ["reuse_memory", *_PARTS, *_FROM]
 __version__ = "0.1.0"

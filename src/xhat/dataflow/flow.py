@@ -213,11 +213,12 @@ class Flow:
         Returns:
             int64, of the shape that the use reads; −1 where the element is none of the source's.
         """
-        return self._labels(source, axis, use.path, use.access)
-
-    def _labels(self, source: Access, axis: int, path: tuple[Op, ...], read: Access | None) -> Tensor:
-        if read is None:
+        if use.access is None:
             raise ValueError("only what is read by an operation has labels")
+        return self.labels_along(source, axis, use.path, use.access)
+
+    def labels_along(self, source: Access, axis: int, path: tuple[Op, ...], read: Access) -> Tensor:
+        """Return the same for what is read after some operations that moved data."""
         memory = _memory_of(source)
         shape = [1] * len(source.size)
         shape[axis] = -1

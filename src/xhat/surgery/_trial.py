@@ -1,0 +1,213 @@
+"""Try a change of a model on a copy whose batch norms have random parameters and statistics."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.trees import cloned, map_tensors, tensors_in, to_dtype
+
+Part = TypeVar("Part")
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+SEED = 0x5EED
+
+# A part that is wrong changes outputs by a per cent and more; rounding in float64 by 1e-10 and less, in a model
+# that computes some of it in float32 by 1e-6.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a change is tried on."""
+
+    model: nn.Module
+    inputs: tuple[Arguments, ...]
+    outputs: tuple[list[Tensor], ...]
+    tolerance: float
+
+
+class Trial(Generic[Part]):
+    """Finds which parts of a change keep a model's outputs.
+
+    On a fresh batch norm (μ = 0, σ² = 1) a wrong change can be invisible, so γ, β and the statistics are made
+    random first; near the statistics of what arrives, so that deep networks neither die out nor blow up. The
+    trial is made in float64 where the model runs in it, on the inputs given and on random ones like them.
+
+    Args:
+        model: The model; it is copied.
+        inputs: Its example arguments.
+        apply: Applies parts of the change to a model, in place.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Arguments, apply: Callable[[nn.Module, Sequence[Part]], object]
+    ) -> None:
+        self._setting = _setting(model, inputs)
+        self._apply = apply
+
+    def split(self, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+        """Return the parts that keep the outputs, and those that do not."""
+        good: list[Part] = []
+        bad: list[Part] = []
+        self._split(list(parts), good, bad)
+        return good, bad
+
+    def _split(self, parts: list[Part], good: list[Part], bad: list[Part]) -> None:
+        if not parts:
+            return
+        if self.keeps([*good, *parts]):
+            good += parts
+        elif len(parts) == 1:
+            bad += parts
+        else:
+            half = len(parts) // 2
+            self._split(parts[:half], good, bad)
+            self._split(parts[half:], good, bad)
+
+    def keeps(self, parts: Sequence[Part]) -> bool:
+        """Whether the outputs stay as they are, within rounding, when the parts are applied."""
+        setting = self._setting
+        model = copy.deepcopy(setting.model)
+        try:
+            self._apply(model, parts)
+            return all(
+                difference(before, run(model, arguments)) <= setting.tolerance
+                for arguments, before in zip(setting.inputs, setting.outputs, strict=True)
+            )
+        except Exception:  # the change broke the user's code, as where it reads an attribute that is gone
+            return False
+
+
+def run(model: nn.Module, arguments: Arguments) -> list[Tensor]:
+    """Return the tensors of a model's output on clones of its arguments, with seeded random numbers."""
+    args, kwargs = cloned(arguments)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(SEED)
+        return [tensor.detach() for tensor in tensors_in(model(*args, **kwargs))]
+
+
+def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the largest difference over all outputs, in units of each output's root mean square."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    worst = 0.0
+    for old, new in zip(before, after, strict=True):
+        if not (old.is_floating_point() or old.is_complex()) or not old.numel():
+            continue  # classes and boxes chosen by a threshold may jump by rounding alone
+        finite = torch.isfinite(old)
+        if not torch.equal(finite, torch.isfinite(new)):
+            return float("inf")
+        size = float(old[finite].abs().square().mean().sqrt()) if bool(finite.any()) else 0.0
+        gap = float((new[finite] - old[finite]).abs().max()) if bool(finite.any()) else 0.0
+        worst = max(worst, gap / size if size else gap)
+    return worst
+
+
+def max_abs_error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the largest difference over all floating outputs."""
+    gaps = [
+        float((new - old).abs().max())
+        for old, new in zip(before, after, strict=True)
+        if old.is_floating_point() and old.numel()
+    ]
+    return max(gaps, default=0.0)
+
+
+def _setting(model: nn.Module, inputs: Arguments) -> Setting:
+    """Return the hardest setting that the model runs in."""
+    failed: Exception | None = None
+    for dtype in (torch.float64, None):
+        for random in (True, False):
+            try:
+                return _try(model, inputs, dtype, random)
+            except Exception as error:  # float32 inside the model's code; control flow that hangs on values
+                failed = error
+    assert failed is not None
+    raise failed
+
+
+def _try(model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, random: bool) -> Setting:
+    model = copy.deepcopy(model).eval()
+    if dtype is not None:
+        model.to(dtype)
+        inputs = to_dtype(inputs, dtype)
+    generator = torch.Generator().manual_seed(SEED)
+    if random:
+        with _randomised(model, generator):
+            run(model, inputs)
+    every = [inputs]
+    outputs = [run(model, inputs)]
+    with suppress(Exception):  # a model may accept only some values
+        like = map_tensors(inputs, lambda tensor: _like(tensor, generator))
+        outputs.append(run(model, like))
+        every.append(like)
+    tolerance = TOLERANCE if dtype is not None else _rounding(model, every, outputs)
+    return Setting(model, tuple(every), tuple(outputs), tolerance)
+
+
+def _rounding(model: nn.Module, inputs: Sequence[Arguments], outputs: Sequence[list[Tensor]]) -> float:
+    """Return what rounding may do to the outputs: 30 times what changes of the weights by one rounding do."""
+    shaken = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for parameter in shaken.parameters():
+            if parameter.is_floating_point():
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.mul_(1 + noise * torch.finfo(parameter.dtype).eps)
+    pairs = zip(inputs, outputs, strict=True)
+    return max(TOLERANCE, 30 * max(difference(before, run(shaken, given)) for given, before in pairs))
+
+
+def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random values of the same mean and spread; of integers, the same ones in another order."""
+    if not tensor.is_floating_point():
+        order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+        return tensor.flatten()[order].view(tensor.shape)
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    spread = tensor.std() if tensor.numel() > 1 else tensor.new_ones(())
+    return noise * torch.where(spread > 0, spread, torch.ones_like(spread)) + tensor.mean()
+
+
+@contextmanager
+def _randomised(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """While the block runs the model, give each batch norm random parameters and statistics as it is called."""
+
+    def number(like: Tensor, low: float, high: float) -> Tensor:
+        return (torch.rand(like.shape, generator=generator) * (high - low) + low).to(like)
+
+    @torch.no_grad()
+    def randomise(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        if not isinstance(getattr(norm, "running_mean", None), Tensor):
+            return
+        mean, var = norm.running_mean, norm.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(var, Tensor)
+        x = args[0] if args and isinstance(args[0], Tensor) else None
+        if x is not None and x.dim() > 1 and x.shape[1] == mean.numel() and x.numel() > mean.numel():
+            seen = x.detach().to(var.dtype).movedim(1, 0).flatten(1)
+            spread = seen.var(1, correction=0)
+            spread = spread + 0.1 * spread.mean() + 1e-6
+            mean.copy_(seen.mean(1) + number(mean, -0.5, 0.5) * spread.sqrt())
+            var.copy_(spread * number(var, 0.5, 2.0))
+        else:
+            mean.copy_(number(mean, -0.5, 0.5))
+            var.copy_(number(var, 0.5, 2.0))
+        weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+        if isinstance(weight, Tensor):
+            sign = torch.where(number(weight, 0.0, 1.0) < 0.2, -1.0, 1.0)
+            weight.copy_(number(weight, 0.5, 1.5) * sign)
+        if isinstance(bias, Tensor):
+            bias.copy_(number(bias, -0.5, 0.5))
+
+    norms = [module for module in model.modules() if is_batch_norm(module) or is_fixed_norm(module)]
+    handles = [norm.register_forward_pre_hook(randomise) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,134 @@
+"""Fold batch norms into the convolutions and linear layers beside them."""
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xhat.dataflow import Flow, record
+from xhat.errors import ModelError
+from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.surgery._arithmetic import absorb_behind_, absorb_in_front_, is_layer, scale_and_shift
+from xhat.surgery._links import Link, Refused, find_link, scatter_to_outputs
+from xhat.surgery._replacement import remove_
+from xhat.surgery._trial import Arguments, Trial, max_abs_error, run
+from xhat.surgery.result import Change, Refusal, Surgery
+
+
+def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -> Surgery:
+    """Return a copy for evaluation in which batch norms are folded into the layers beside them.
+
+    In evaluation mode a batch norm is y = s·x + t per channel, with s = γ/√(σ² + ε) and t = β − s·μ. A
+    convolution or linear layer before it takes that over as W′ = s·W, b′ = s·b + t; one behind it as W′ = W·s,
+    b′ = b + W·t, which is exact where no zeros are padded in between. Which layer is beside which is seen by
+    running the model on the inputs, so any Python in its forward is right. What is not exact is refused.
+
+    Every change is then tried on a copy in float64 whose γ, β and statistics are random, on the inputs and on
+    random ones; what alters an output beyond rounding is taken back and listed.
+
+    Args:
+        model: Any module; it is left as it is.
+        inputs: Its example arguments.
+        kwargs: Its example keyword arguments.
+
+    Returns:
+        The copy, in evaluation mode; a folded batch norm is ``nn.Identity``, or what else its class does.
+        ``changes`` and ``refusals`` together name every batch norm.
+
+    Raises:
+        ModelError: the model raises on the inputs in evaluation mode, or cannot be copied.
+    """
+    arguments: Arguments = (inputs, kwargs or {})
+    result = _copied(model)
+    before = _run(result, arguments)
+    names = [
+        name for name, module in result.named_modules() if is_batch_norm(module) or is_fixed_norm(module)
+    ]
+    changes: dict[str, Change] = {}
+    refusals: dict[str, str] = {}
+    while True:  # a batch norm behind another one can be folded once that one is gone
+        flow = record(result, *inputs, kwargs=kwargs, modes=("eval",)).eval
+        assert flow is not None
+        links, refusals = _links(result, flow, [name for name in names if name not in changes])
+        if links:
+            good, bad = Trial(result, arguments, partial(_apply, flow=flow)).split(links)
+            refusals |= dict.fromkeys((link.norm for link in bad), _WRONG)
+            changes |= {change.module: change for change in _apply(result, good, flow)}
+            if good and any(_follows(result, flow, name, good) for name in refusals):
+                continue
+        break
+    refused = tuple(Refusal(name, refusals[name]) for name in names if name in refusals)
+    done = tuple(changes[name] for name in names if name in changes)
+    return Surgery(result, done, refused, max_abs_error(before, run(result, arguments)))
+
+
+_WRONG = "folding it changed the outputs, with random parameters and statistics, by more than rounding"
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and surgery works on a "
+            "copy. Make a new model, load the weights into it, and pass that."
+        ) from error
+
+
+def _run(model: nn.Module, arguments: Arguments) -> list[Tensor]:
+    try:
+        return run(model, arguments)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} raised {type(error).__name__}: {error} on the example inputs in evaluation "
+            "mode. Pass inputs that the model can be called with, keyword arguments in kwargs={...}."
+        ) from error
+
+
+def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Link], dict[str, str]]:
+    links: list[Link] = []
+    refusals: dict[str, str] = {}
+    for name in names:
+        try:
+            link = find_link(model, flow, name)
+            _check_finite(model, link)
+            links.append(link)
+        except Refused as refused:
+            refusals[name] = str(refused)
+    return links, refusals
+
+
+def _check_finite(model: nn.Module, link: Link) -> None:
+    for tensor in scale_and_shift(model.get_submodule(link.norm)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise Refused("its statistics or parameters are not finite, or a variance is negative")
+
+
+def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
+    """Fold in place, and return what was done."""
+    changes = []
+    for link in links:
+        scale, shift = scale_and_shift(model.get_submodule(link.norm))
+        for name, channels in zip(link.layers, link.channels, strict=True):
+            layer = model.get_submodule(name)
+            assert is_layer(layer)
+            if link.side == "behind":
+                absorb_behind_(layer, *scatter_to_outputs(link, layer, scale, shift))
+            else:
+                absorb_in_front_(layer, scale[channels], shift[channels])
+        rest = remove_(model, flow, link.norm)
+        into = " and ".join(link.layers)
+        where = "before" if link.side == "behind" else "after"
+        words = f"folded into {into} {where} it" + (f"; {rest}" if rest else "")
+        changes.append(Change(link.norm, words))
+    return changes
+
+
+def _follows(model: nn.Module, flow: Flow, name: str, links: Sequence[Link]) -> bool:
+    gone = {link.norm for link in links}
+    return any(flow.source(call).name in gone for call in flow.calls.get(name, ()))
