@@ -20,10 +20,12 @@ _PARTS = (
 )
 # Names of the parts that are used often enough to be had without their part.
 _FROM = {
+    "Recalibration": "surgery",
     "Surgery": "surgery",
     "convert_group_norm": "surgery",
     "fold": "surgery",
     "freeze_": "surgery",
+    "recalibrate_": "surgery",
     "unfreeze_": "surgery",
     "update_once": "surgery",
 }

@@ -3,17 +3,22 @@
 from xhat.surgery.convert import convert_group_norm
 from xhat.surgery.fold import fold
 from xhat.surgery.freeze import freeze_, is_frozen, unfreeze_
+from xhat.surgery.recalibrate import recalibrate_
+from xhat.surgery.recalibration import Moved, Recalibration
 from xhat.surgery.result import Change, Refusal, Surgery
 from xhat.surgery.update_once import update_once
 
 __all__ = [
     "Change",
+    "Moved",
+    "Recalibration",
     "Refusal",
     "Surgery",
     "convert_group_norm",
     "fold",
     "freeze_",
     "is_frozen",
+    "recalibrate_",
     "unfreeze_",
     "update_once",
 ]
