@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -86,15 +87,20 @@ class _Once:
 
     def before(self, layer: nn.Module, _args: Any) -> None:
         self.put_back(layer)  # in case Ctrl-C ended the last call: torch calls no hook then
-        if layer not in self.layers or not layer.training or probe_depth() > self.depth:
-            return  # what a probe does is undone by it
+        if layer not in self.layers or not layer.training or self._in_probe():
+            return
         if layer in self.updated:
-            # The call updates copies. momentum=0 would not do: 0·inf is NaN.
-            self.kept[layer] = {
-                name: buffer for name in _STATISTICS if (buffer := layer._buffers.get(name)) is not None
-            }
-            layer._buffers.update({name: buffer.clone() for name, buffer in self.kept[layer].items()})
+            kept = self.kept[layer] = {}
+            for name in _STATISTICS:
+                buffer = layer._buffers.get(name)
+                if buffer is not None:
+                    # The call updates a copy. momentum=0 would not do: 0·inf is NaN.
+                    kept[name], layer._buffers[name] = buffer, buffer.clone()
         self.updated.add(layer)
+
+    def _in_probe(self) -> bool:
+        """Whether a probe runs, which undoes what it does. Compiled code cannot ask; there all passes count."""
+        return not torch.compiler.is_compiling() and probe_depth() > self.depth
 
     def after(self, layer: nn.Module, _args: Any, _output: Any) -> None:
         self.put_back(layer)
