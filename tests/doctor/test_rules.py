@@ -19,12 +19,14 @@ def test_the_table_of_severities_is_the_registry():
 @pytest.mark.parametrize("code", RULES)
 def test_a_rule_says_what_it_is(code):
     rule = RULES[code]
-    assert re.fullmatch(r"BN[1-5]\d\d", code) and rule.code == code
+    assert re.fullmatch(r"BN[1-5]\d\d", code)
+    assert rule.code == code
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
     assert set(rule.needs) <= set(NEEDS)
     assert set(rule.explained_by) <= set(RULES)
     title, *paragraphs = rule.page
-    assert title and not title.endswith(".")
+    assert title
+    assert not title.endswith(".")
     assert [
         head
         for head in ("Looked for: ", "Why it harms: ", "Source: ", "Remedy: ", "Repair: ")
@@ -35,7 +37,8 @@ def test_a_rule_says_what_it_is(code):
 @pytest.mark.parametrize("code", RULES)
 def test_severities_are_told_mildest_first(code):
     ranks = [severity.rank for severity in SEVERITIES[code]]
-    assert ranks == sorted(ranks) and all(SEVERITIES[code].values())
+    assert ranks == sorted(ranks)
+    assert all(SEVERITIES[code].values())
 
 
 def test_a_finding_cannot_have_a_severity_that_the_table_does_not_have():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xhat.dataflow import Recording
 from xhat.norms import batch_norms, is_fixed_norm
 
 
@@ -29,9 +30,8 @@ class Case:
     model: nn.Module
     norms: Mapping[str, _BatchNorm]  # by full name, in the model's order
     fixed: Mapping[str, nn.Module] = field(default_factory=dict)  # norms of constant statistics, not torch's
-    recording: Any = None  # xhat.dataflow.Recording of the first batch
+    recording: Recording | None = None  # what reached what on the first batch
     batch: Any = None  # the first batch
-    output: Any = None  # the model's output on it, in evaluation mode
     optimizer: torch.optim.Optimizer | None = None
     watched: Any = None  # what xhat.watch saw
     observed: Any = None  # what the batches showed

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.batches import run_batch
+from xhat.dataflow import record
 from xhat.doctor._run import Forward, Limited
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
@@ -77,7 +79,9 @@ def diagnose(
 
 def _looked_at(case: Case, batches: Limited, forward: Forward | None, *, progress: bool) -> Case:
     """Return the case with what its batches show."""
-    return replace(case, batch=next(iter(batches)))
+    first = next(iter(batches))
+    recording = record(case.model, call=lambda model: run_batch(model, first, forward))
+    return replace(case, batch=first, recording=recording)
 
 
 def _apply(rules: Mapping[str, Rule], case: Case, *, batches: int) -> Diagnosis:

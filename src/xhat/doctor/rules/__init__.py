@@ -5,6 +5,11 @@ from types import ModuleType
 
 from xhat.doctor.rule import Rule
 from xhat.doctor.rules import (
+    bn101_bias_before_norm,
+    bn102_dropout_before_norm,
+    bn103_norm_on_logits,
+    bn104_norm_after_norm,
+    bn105_norm_used_twice,
     bn106_momentum_reversed,
     bn107_eps_out_of_scale,
     bn108_weight_decay_on_affine,
@@ -17,6 +22,11 @@ from xhat.doctor.rules import (
 )
 
 _MODULES: tuple[ModuleType, ...] = (
+    bn101_bias_before_norm,
+    bn102_dropout_before_norm,
+    bn103_norm_on_logits,
+    bn104_norm_after_norm,
+    bn105_norm_used_twice,
     bn106_momentum_reversed,
     bn107_eps_out_of_scale,
     bn108_weight_decay_on_affine,
