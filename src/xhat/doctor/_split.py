@@ -1,0 +1,74 @@
+"""Take samples out of batches, and make batches of samples from several ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from xhat.doctor._outputs import tensors_of
+
+
+def samples_in(batch: Any) -> int | None:
+    """Return how many samples a batch has: the first axis of its first tensor; None where it has none."""
+    return next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), None)
+
+
+def take(batch: Any, index: Tensor) -> Any | None:
+    """Return a batch of some of the samples: of all tensors whose first axis is the batch's.
+
+    None where that cannot be: the batch is of a kind whose inside is not known.
+    """
+    samples = samples_in(batch)
+    leaves, spec = _pytree.tree_flatten(batch)
+    if samples is None or not any(_is_by_sample(leaf, samples) for leaf in leaves):
+        return None
+    picked = [leaf[index.to(leaf.device)] if _is_by_sample(leaf, samples) else leaf for leaf in leaves]
+    return _pytree.tree_unflatten(picked, spec)
+
+
+def mixed(batches: Sequence[Any], count: int, *, seed: int = 0) -> list[Any] | None:
+    """Return up to ``count`` batches, sized as the first ones, of samples drawn from all batches at random.
+
+    That is what a loader that shuffles would have given. None where samples do not fit into one batch, as
+    images of several sizes do not.
+    """
+    sizes = [samples_in(batch) for batch in batches]
+    if any(size is None for size in sizes):
+        return None
+    owner = torch.repeat_interleave(torch.arange(len(batches)), torch.tensor(sizes))
+    inside = torch.cat([torch.arange(size or 0) for size in sizes])
+    order = torch.randperm(len(owner), generator=torch.Generator().manual_seed(seed))
+    made: list[Any] = []
+    end = 0
+    for size in sizes[:count]:
+        part = order[end : end + (size or 0)]
+        end += size or 0
+        chosen = [inside[part[owner[part] == place]] for place in range(len(batches))]
+        parts = [take(batch, index) for batch, index in zip(batches, chosen, strict=True) if len(index)]
+        joined = _joined(parts)
+        if joined is None:
+            return None
+        made.append(joined)
+    return made
+
+
+def _joined(parts: Sequence[Any]) -> Any | None:
+    flat = [_pytree.tree_flatten(part) for part in parts if part is not None]
+    if len(flat) < len(parts) or any(spec != flat[0][1] for _, spec in flat):
+        return None
+    sizes = [samples_in(part) for part in parts]
+    leaves = []
+    for together in zip(*(leaves for leaves, _ in flat), strict=True):
+        if not all(_is_by_sample(leaf, size or -1) for leaf, size in zip(together, sizes, strict=True)):
+            leaves.append(together[0])
+            continue
+        if any(leaf.shape[1:] != together[0].shape[1:] for leaf in together):
+            return None
+        leaves.append(torch.cat(together))
+    return _pytree.tree_unflatten(leaves, flat[0][1])
+
+
+def _is_by_sample(leaf: Any, samples: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == samples
