@@ -22,10 +22,13 @@ _PARTS = (
 _FROM = {
     "Recalibration": "surgery",
     "Surgery": "surgery",
+    "add_batch_norm": "surgery",
     "convert_group_norm": "surgery",
+    "drop_bias": "surgery",
     "fold": "surgery",
     "freeze_": "surgery",
     "recalibrate_": "surgery",
+    "remove_batch_norm": "surgery",
     "unfreeze_": "surgery",
     "update_once": "surgery",
 }

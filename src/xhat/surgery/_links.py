@@ -9,7 +9,15 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from xhat.dataflow import Access, Call, Flow, Op, Use
 from xhat.norms import has_torch_forward, is_fixed_norm
-from xhat.surgery._arithmetic import Layer, channels_out, is_layer, spatial_dims
+from xhat.surgery._arithmetic import (
+    Layer,
+    absorb_behind_,
+    absorb_in_front_,
+    channels_out,
+    is_layer,
+    scale_and_shift,
+    spatial_dims,
+)
 from xhat.surgery._hindrances import hindrance, watched_by
 
 _OPS = frozenset(
@@ -56,13 +64,18 @@ class Link:
     channels: tuple[Tensor, ...]
 
 
-def norm_op(flow: Flow, call: Call) -> tuple[Op | None, Access]:
+def norm_op(flow: Flow, call: Call, *, fixed: bool = True) -> tuple[Op | None, Access]:
     """Return the operation with which a batch norm normalises in a call, and the tensor that it normalises.
 
     A batch norm of constant statistics has no such operation, but multiplies and adds.
 
+    Args:
+        flow: A run.
+        call: One of a batch norm's calls in it.
+        fixed: Whether it must normalise with its running statistics.
+
     Raises:
-        Refused: it normalises with the batch's statistics, not once, or in an unknown way.
+        Refused: it normalises several times, or against ``fixed`` with the batch's statistics.
     """
     ops = [op for op in flow.ops[call.begin : call.end] if op.name in _OPS and op.call.is_within(call)]
     if len(ops) != 1 or not ops[0].reads:
@@ -70,30 +83,43 @@ def norm_op(flow: Flow, call: Call) -> tuple[Op | None, Access]:
             return None, call.inputs[0]
         raise Refused("its class normalises several times in a call")
     op = ops[0]
-    if "no_" not in op.name and len(op.arguments) > _TRAINING and op.arguments[_TRAINING]:
+    if fixed and "no_" not in op.name and len(op.arguments) > _TRAINING and op.arguments[_TRAINING]:
         raise Refused("it normalises with the batch's statistics, in evaluation mode too")
     return op, op.reads[0]
 
 
-def find_link(model: nn.Module, flow: Flow, name: str) -> Link:
+def norm_ops(
+    flow: Flow, model: nn.Module, name: str, *, fixed: bool = True
+) -> list[tuple[Op | None, Access]]:
+    """Return the same for all calls of the batch norm of that full name.
+
+    Raises:
+        Refused: also where it was not called, or normalises in an unknown way.
+    """
+    if name not in flow.calls:
+        raise Refused("the example inputs did not reach it")
+    reads = [norm_op(flow, call, fixed=fixed) for call in flow.calls[name]]
+    if any(op is None for op, _ in reads) and not is_fixed_norm(model.get_submodule(name)):
+        raise Refused("its class normalises in a way that is not known")
+    return reads
+
+
+def find_link(model: nn.Module, flow: Flow, name: str, *, fixed: bool = True) -> Link:
     """Return the layer that can take over the batch norm of that full name, exactly.
 
     Args:
         model: The model that the flow was recorded of.
         flow: A run in evaluation mode.
         name: The norm's full name.
+        fixed: Whether it must normalise with its running statistics.
 
     Raises:
         Refused: there is none; the message says why.
     """
     norm = model.get_submodule(name)
-    if name not in flow.calls:
-        raise Refused("the example inputs did not reach it")
+    reads = norm_ops(flow, model, name, fixed=fixed)
     if why := hindrance(model, flow, name):
         raise Refused(why)
-    reads = [norm_op(flow, call) for call in flow.calls[name]]
-    if any(op is None for op, _ in reads) and not is_fixed_norm(norm):
-        raise Refused("its class normalises in a way that is not known")
     try:
         return _behind(model, flow, name, reads)
     except Refused as behind:
@@ -127,15 +153,14 @@ def _behind(model: nn.Module, flow: Flow, name: str, reads: list[tuple[Op | None
             f"{layer_name} is called {len(calls)} times, and this batch norm stands behind {len(made_by)}"
         )
     channels: Tensor | None = None
-    axis = -1 if isinstance(layer, nn.Linear) else None
     for output in (source.access for source in sources):
-        at = axis if axis is not None else len(output.size) - spatial_dims(layer) - 1
+        at = output_axis(layer, output)
         if watcher := watched_by(model, flow, output.value):
             raise Refused(f"hooks of others on {watcher} see what {layer_name} computes")
         for use in flow.uses_of(output):
-            if not _is_norms(flow, use, name, reads):
+            if not is_normalised(flow, use, name, reads):
                 raise Refused(f"{layer_name} also reaches {use.where}")
-            found = _constant_by_channel(flow.labels(output, at, use), 1)
+            found = constant_by_channel(flow.labels(output, at, use), 1)
             if found is None or (channels is not None and not torch.equal(found, channels)):
                 raise Refused(f"its channels are not the outputs of {layer_name}: another axis is normalised")
             channels = found
@@ -146,7 +171,7 @@ def _behind(model: nn.Module, flow: Flow, name: str, reads: list[tuple[Op | None
     return Link(name, (layer_name,), "behind", (channels,))
 
 
-def _is_norms(flow: Flow, use: Use, name: str, reads: list[tuple[Op | None, Access]]) -> bool:
+def is_normalised(flow: Flow, use: Use, name: str, reads: list[tuple[Op | None, Access]]) -> bool:
     """Whether a use is that one of the norm's calls normalises the tensor."""
     if use.op is None or use.call is None or use.in_place:
         return False
@@ -191,7 +216,7 @@ def _front_use(model: nn.Module, flow: Flow, out: Access, use: Use) -> tuple[str
     given = use.call.inputs[0]
     path = tuple(op for op in use.path if op.index < use.call.begin)
     axis = len(given.size) - 1 - spatial_dims(layer)
-    channels = _constant_by_channel(flow.labels_along(out, 1, path, given), axis)
+    channels = constant_by_channel(flow.labels_along(out, 1, path, given), axis)
     if channels is None or bool((channels < 0).any()):
         raise Refused(f"its channels are not the inputs of {use.call.module}")
     return use.call.module, channels
@@ -221,7 +246,7 @@ def _takes_shift(layer: Layer) -> bool:
     return layer.padding_mode != "zeros" or not any(layer._reversed_padding_repeated_twice)
 
 
-def _constant_by_channel(labels: Tensor, axis: int) -> Tensor | None:
+def constant_by_channel(labels: Tensor, axis: int) -> Tensor | None:
     """Return the one label of each channel, or None where a channel has several or an unknown one."""
     if not labels.numel() or labels.dim() <= axis:
         return None
@@ -232,10 +257,28 @@ def _constant_by_channel(labels: Tensor, axis: int) -> Tensor | None:
     return first
 
 
-def scatter_to_outputs(link: Link, layer: Layer, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scale and shift by the layer's outputs; outputs that the norm does not see keep 1 and 0."""
-    by_output = torch.ones(channels_out(layer), dtype=torch.float64, device=scale.device)
-    added = torch.zeros_like(by_output)
-    channels = link.channels[0].to(scale.device)
-    by_output[channels], added[channels] = scale, shift
-    return by_output, added
+def output_axis(layer: Layer, output: Access) -> int:
+    """Return the axis of the channels in what a layer computes."""
+    return len(output.size) - 1 - spatial_dims(layer)
+
+
+def check_finite(norm: nn.Module) -> None:
+    """Refuse a batch norm whose map in evaluation mode is not finite."""
+    for tensor in scale_and_shift(norm):
+        if not bool(torch.isfinite(tensor).all()):
+            raise Refused("its statistics or parameters are not finite, or a variance is negative")
+
+
+def absorb_(model: nn.Module, link: Link) -> None:
+    """Let a link's layers take over its norm's map; the norm itself stays where it is."""
+    scale, shift = scale_and_shift(model.get_submodule(link.norm))
+    for name, given in zip(link.layers, link.channels, strict=True):
+        layer, channels = model.get_submodule(name), given.to(scale.device)
+        assert is_layer(layer)
+        if link.side == "in front":
+            absorb_in_front_(layer, scale[channels], shift[channels])
+            continue
+        by_output = torch.ones(channels_out(layer), dtype=torch.float64, device=scale.device)
+        added = torch.zeros_like(by_output)  # outputs that the norm does not see keep 1 and 0
+        by_output[channels], added[channels] = scale, shift
+        absorb_behind_(layer, by_output, added)

@@ -7,32 +7,43 @@ from torch import nn
 
 from xhat.dataflow import Flow
 from xhat.norms import has_torch_forward, is_fixed_norm, replace_
-from xhat.surgery._links import norm_op
+from xhat.surgery._links import Refused, norm_op
 
 
-def remove_(model: nn.Module, flow: Flow, name: str) -> str:
-    """Take the normalisation out of the batch norm of that full name; return what stands there now.
+def remove_(model: nn.Module, flow: Flow, name: str, *, instead: nn.Module | None = None) -> str:
+    """Take the normalisation out of the batch norm of that full name; return what of its class stays.
 
     A batch norm becomes the identity. One whose class does more keeps what it does: where that are modules of
     its own, called one after the other, they take its place; else the normalisation is made neutral.
+
+    Args:
+        model: The model, changed in place.
+        flow: A run of it.
+        name: The norm's full name.
+        instead: What takes the place of the normalisation, in place of the identity.
+
+    Raises:
+        Refused: the norm's class cannot be taken apart, and something is to take the normalisation's place.
     """
     norm = model.get_submodule(name)
-    if has_torch_forward(norm) or is_fixed_norm(norm):
-        replace_(model, norm, nn.Identity())
-        return ""
-    rest = _rest(norm, flow, name)
+    rest = rest_of(norm, flow, name)
     if rest is None:
+        if instead is not None:
+            raise Refused(f"{type(norm).__name__} does more than normalise, and cannot be taken apart")
         _neutralise_(norm)
         return f"{type(norm).__name__} stays and normalises with mean 0 and variance 1"
-    if not rest:
-        replace_(model, norm, nn.Identity())
-        return ""
-    replace_(model, norm, nn.Sequential(rest))
-    return f"{', '.join(rest)} of {type(norm).__name__} stay"
+    modules = ([("affine", instead)] if instead is not None else []) + list(rest.items())
+    if len(modules) > 1 or rest:
+        replace_(model, norm, nn.Sequential(OrderedDict(modules)))
+    else:
+        replace_(model, norm, instead if instead is not None else nn.Identity())
+    return f"{', '.join(rest)} of {type(norm).__name__} stay" if rest else ""
 
 
-def _rest(norm: nn.Module, flow: Flow, name: str) -> "OrderedDict[str, nn.Module] | None":
+def rest_of(norm: nn.Module, flow: Flow, name: str) -> "OrderedDict[str, nn.Module] | None":
     """Return the modules that the norm's calls pass its result through, or None where there is more to it."""
+    if has_torch_forward(norm) or is_fixed_norm(norm):
+        return OrderedDict()
     found: OrderedDict[str, nn.Module] | None = None
     for call in flow.calls[name]:
         op, _ = norm_op(flow, call)

@@ -22,12 +22,20 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run of the model as it was."""
+
+    arguments: Arguments
+    training: bool
+    outputs: list[Tensor]
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a change is tried on."""
 
     model: nn.Module
-    inputs: tuple[Arguments, ...]
-    outputs: tuple[list[Tensor], ...]
+    runs: tuple[Run, ...]
     tolerance: float
 
 
@@ -42,12 +50,18 @@ class Trial(Generic[Part]):
         model: The model; it is copied.
         inputs: Its example arguments.
         apply: Applies parts of the change to a model, in place.
+        training: Whether outputs in training mode must stay as well.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Arguments, apply: Callable[[nn.Module, Sequence[Part]], object]
+        self,
+        model: nn.Module,
+        inputs: Arguments,
+        apply: Callable[[nn.Module, Sequence[Part]], object],
+        *,
+        training: bool = False,
     ) -> None:
-        self._setting = _setting(model, inputs)
+        self._setting = _setting(model, inputs, training)
         self._apply = apply
 
     def split(self, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
@@ -76,16 +90,22 @@ class Trial(Generic[Part]):
         try:
             self._apply(model, parts)
             return all(
-                difference(before, run(model, arguments)) <= setting.tolerance
-                for arguments, before in zip(setting.inputs, setting.outputs, strict=True)
+                difference(done.outputs, run(model, done.arguments, training=done.training))
+                <= setting.tolerance
+                for done in setting.runs
             )
         except Exception:  # the change broke the user's code, as where it reads an attribute that is gone
             return False
 
 
-def run(model: nn.Module, arguments: Arguments) -> list[Tensor]:
-    """Return the tensors of a model's output on clones of its arguments, with seeded random numbers."""
+def run(model: nn.Module, arguments: Arguments, *, training: bool = False) -> list[Tensor]:
+    """Return the tensors of a model's output on clones of its arguments, with seeded random numbers.
+
+    In training mode a copy is run, since batch norms update their statistics.
+    """
     args, kwargs = cloned(arguments)
+    if training:
+        model = copy.deepcopy(model).train()
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(SEED)
         return [tensor.detach() for tensor in tensors_in(model(*args, **kwargs))]
@@ -118,20 +138,22 @@ def max_abs_error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     return max(gaps, default=0.0)
 
 
-def _setting(model: nn.Module, inputs: Arguments) -> Setting:
+def _setting(model: nn.Module, inputs: Arguments, training: bool) -> Setting:
     """Return the hardest setting that the model runs in."""
     failed: Exception | None = None
     for dtype in (torch.float64, None):
         for random in (True, False):
             try:
-                return _try(model, inputs, dtype, random)
+                return _try(model, inputs, dtype, random, training)
             except Exception as error:  # float32 inside the model's code; control flow that hangs on values
                 failed = error
     assert failed is not None
     raise failed
 
 
-def _try(model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, random: bool) -> Setting:
+def _try(
+    model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, random: bool, training: bool
+) -> Setting:
     model = copy.deepcopy(model).eval()
     if dtype is not None:
         model.to(dtype)
@@ -140,17 +162,16 @@ def _try(model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, random:
     if random:
         with _randomised(model, generator):
             run(model, inputs)
-    every = [inputs]
-    outputs = [run(model, inputs)]
+    runs = [Run(inputs, False, run(model, inputs))]
     with suppress(Exception):  # a model may accept only some values
         like = map_tensors(inputs, lambda tensor: _like(tensor, generator))
-        outputs.append(run(model, like))
-        every.append(like)
-    tolerance = TOLERANCE if dtype is not None else _rounding(model, every, outputs)
-    return Setting(model, tuple(every), tuple(outputs), tolerance)
+        runs.append(Run(like, False, run(model, like)))
+    if training:
+        runs += [Run(one.arguments, True, run(model, one.arguments, training=True)) for one in tuple(runs)]
+    return Setting(model, tuple(runs), TOLERANCE if dtype is not None else _rounding(model, runs))
 
 
-def _rounding(model: nn.Module, inputs: Sequence[Arguments], outputs: Sequence[list[Tensor]]) -> float:
+def _rounding(model: nn.Module, runs: Sequence[Run]) -> float:
     """Return what rounding may do to the outputs: 30 times what changes of the weights by one rounding do."""
     shaken = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(SEED)
@@ -159,8 +180,8 @@ def _rounding(model: nn.Module, inputs: Sequence[Arguments], outputs: Sequence[l
             if parameter.is_floating_point():
                 noise = torch.randn(parameter.shape, generator=generator).to(parameter)
                 parameter.mul_(1 + noise * torch.finfo(parameter.dtype).eps)
-    pairs = zip(inputs, outputs, strict=True)
-    return max(TOLERANCE, 30 * max(difference(before, run(shaken, given)) for given, before in pairs))
+    moved = (difference(one.outputs, run(shaken, one.arguments, training=one.training)) for one in runs)
+    return max(TOLERANCE, 30 * max(moved))
 
 
 def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:

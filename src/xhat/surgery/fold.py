@@ -1,20 +1,17 @@
 """Fold batch norms into the convolutions and linear layers beside them."""
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xhat.dataflow import Flow, record
-from xhat.errors import ModelError
 from xhat.norms import is_batch_norm, is_fixed_norm
-from xhat.surgery._arithmetic import absorb_behind_, absorb_in_front_, is_layer, scale_and_shift
-from xhat.surgery._links import Link, Refused, find_link, scatter_to_outputs
+from xhat.surgery._copies import copied, outputs_of
+from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link
 from xhat.surgery._replacement import remove_
-from xhat.surgery._trial import Arguments, Trial, max_abs_error, run
+from xhat.surgery._trial import Arguments, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
 
@@ -42,8 +39,8 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
         ModelError: the model raises on the inputs in evaluation mode, or cannot be copied.
     """
     arguments: Arguments = (inputs, kwargs or {})
-    result = _copied(model)
-    before = _run(result, arguments)
+    result = copied(model).eval()
+    before = outputs_of(result, arguments)
     names = [
         name for name, module in result.named_modules() if is_batch_norm(module) or is_fixed_norm(module)
     ]
@@ -62,32 +59,10 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
         break
     refused = tuple(Refusal(name, refusals[name]) for name in names if name in refusals)
     done = tuple(changes[name] for name in names if name in changes)
-    return Surgery(result, done, refused, max_abs_error(before, run(result, arguments)))
+    return Surgery(result, done, refused, max_abs_error(before, outputs_of(result, arguments)))
 
 
 _WRONG = "folding it changed the outputs, with random parameters and statistics, by more than rounding"
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and surgery works on a "
-            "copy. Make a new model, load the weights into it, and pass that."
-        ) from error
-
-
-def _run(model: nn.Module, arguments: Arguments) -> list[Tensor]:
-    try:
-        return run(model, arguments)
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} raised {type(error).__name__}: {error} on the example inputs in evaluation "
-            "mode. Pass inputs that the model can be called with, keyword arguments in kwargs={...}."
-        ) from error
 
 
 def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Link], dict[str, str]]:
@@ -96,35 +71,21 @@ def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Lin
     for name in names:
         try:
             link = find_link(model, flow, name)
-            _check_finite(model, link)
+            check_finite(model.get_submodule(name))
             links.append(link)
         except Refused as refused:
             refusals[name] = str(refused)
     return links, refusals
 
 
-def _check_finite(model: nn.Module, link: Link) -> None:
-    for tensor in scale_and_shift(model.get_submodule(link.norm)):
-        if not bool(torch.isfinite(tensor).all()):
-            raise Refused("its statistics or parameters are not finite, or a variance is negative")
-
-
 def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
     """Fold in place, and return what was done."""
     changes = []
     for link in links:
-        scale, shift = scale_and_shift(model.get_submodule(link.norm))
-        for name, channels in zip(link.layers, link.channels, strict=True):
-            layer = model.get_submodule(name)
-            assert is_layer(layer)
-            if link.side == "behind":
-                absorb_behind_(layer, *scatter_to_outputs(link, layer, scale, shift))
-            else:
-                absorb_in_front_(layer, scale[channels], shift[channels])
+        absorb_(model, link)
         rest = remove_(model, flow, link.norm)
-        into = " and ".join(link.layers)
         where = "before" if link.side == "behind" else "after"
-        words = f"folded into {into} {where} it" + (f"; {rest}" if rest else "")
+        words = f"folded into {' and '.join(link.layers)} {where} it" + (f"; {rest}" if rest else "")
         changes.append(Change(link.norm, words))
     return changes
 
