@@ -1,9 +1,11 @@
 """Put group norm in the place of batch norm."""
 
 import copy
+from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedBuffer
 from torch.nn.utils import parametrize
 
 from xhat.errors import UsageError
@@ -38,7 +40,9 @@ def convert_group_norm(model: nn.Module, *, num_groups: int = 32) -> Surgery:
     """
     if num_groups < 1:
         raise UsageError(f"num_groups={num_groups}: a group norm has at least one group")
-    model = copy.deepcopy(model)
+    # Of what a lazy module waits for, torch can copy the parameters but not the buffers.
+    waiting = {id(b): _like(b) for b in model.buffers() if isinstance(b, UninitializedBuffer)}
+    model = copy.deepcopy(model, waiting)
     changes, refusals = [], []
     for name, old in batch_norms(model).items():
         reason = _reason(old)
@@ -64,6 +68,11 @@ def _group_norm(old: _BatchNorm, num_groups: int) -> nn.GroupNorm:
     new.affine = old.weight is not None
     new.weight, new.bias = old.weight, old.bias
     return new
+
+
+def _like(buffer: Tensor) -> Tensor:
+    make: Callable[..., Tensor] = UninitializedBuffer
+    return make(device=buffer.device, dtype=buffer.dtype)
 
 
 def _reason(norm: _BatchNorm) -> str | None:
