@@ -1,6 +1,7 @@
 """New running statistics of batch norms from batches, without training."""
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -102,7 +103,7 @@ def recalibrate_(
     whole = all_of(found)
     for name in chosen:
         if name not in whole.moments:
-            kept[name] = "the first batch did not reach it" if sequential else "no batch reached it"
+            kept[name] = "the first batch did not call it" if sequential else "no batch reached it"
             logger.warning("batch norm %r keeps its statistics: %s", name, kept[name])
     old = {name: statistics(norms[name]) for name in whole.moments}
     write_(norms, whole)
@@ -143,6 +144,7 @@ def _probing(model: nn.Module) -> Iterator[None]:
         stack.enter_context(unchanged(model))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        # A compiled graph would not show what reaches its layers.
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if "torch._dynamo" in sys.modules:  # importing it takes a second; a compiled model has done so
+            # A compiled graph would not show what reaches its layers.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
