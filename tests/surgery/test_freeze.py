@@ -214,6 +214,17 @@ def test_the_mode_after_unfreezing_is_that_of_the_model(before: bool, after: boo
     assert net.bn2d.train().training
 
 
+def test_torchs_update_bn_leaves_frozen_layers() -> None:
+    """It resets the statistics of every batch norm and puts the model in training mode."""
+    net = trained_net()
+    freeze_(net.flat)
+    frozen, others = statistics(net.flat), statistics(net.bn2d)
+    torch.optim.swa_utils.update_bn([X, X + 1], net)
+    assert same(statistics(net.flat), frozen)
+    assert not same(statistics(net.bn2d), others)
+    assert net.flat[1].momentum == 0.1
+
+
 def test_what_a_users_layer_holds_keeps_its_mode() -> None:
     net = freeze_(trained_net())
     layer = net.get_submodule("user")

@@ -19,9 +19,9 @@ def freeze_(model: nn.Module, *, statistics: bool = True, affine: bool = False) 
     """Freeze every batch norm of the model, in place, until ``unfreeze_``.
 
     With frozen statistics a layer normalises with its running mean and (unbiased) running variance and never
-    updates them, as in evaluation mode, whatever ``.train()`` is called on. Gradients flow on to its input, γ
-    and β. With frozen affine parameters γ and β no longer want a gradient, and the one they hold is dropped:
-    an optimiser would go on to move them by it.
+    updates them, as in evaluation mode, whatever ``.train()`` is called on; ``reset_running_stats`` keeps them
+    too. Gradients flow on to its input, γ and β. With frozen affine parameters γ and β no longer want a
+    gradient, and the one they hold is dropped: an optimiser would go on to move them by it.
 
     Keys of ``state_dict`` and ``isinstance`` stay; ``repr`` shows ``FrozenBatchNorm2d``. Copies and pickles
     stay frozen; a pickle needs xhat to be loaded. A second call adds to what is frozen. A subclass of
@@ -114,6 +114,9 @@ class _Frozen(nn.Module):
         vars(self).setdefault(_BEFORE, {})["training"] = mode
         self.training = False
         return self
+
+    def reset_running_stats(self) -> None:
+        """Keep them: ``torch.optim.swa_utils.update_bn`` asks every batch norm to forget its own."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced = super().__reduce_ex__(protocol)
