@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import xhat
+from xhat.cli._shared import FAILED, INTERRUPTED, OK, WRONG_USAGE, Lang, Language, console, errors
+from xhat.cli.recalibrate import recalibrate
 from xhat.errors import UsageError, XhatError
 
 app = typer.Typer(
@@ -21,25 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does batch norm help my network, why, and is it set up right?",
 )
-console = Console()
-errors = Console(stderr=True)
-
-OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-
 Out = Annotated[Path, typer.Option(help="Folder of runs and report.", show_default=True)]
-
-
-class Language(StrEnum):
-    """The languages of pages and of what is printed."""
-
-    en = "en"
-    zh = "zh"
-
-
-Lang = Annotated[
-    Language,
-    typer.Option("--lang", envvar="XHAT_LANG", help="Language of what is printed: English or Chinese."),
-]
 
 
 class Format(StrEnum):
@@ -77,7 +60,8 @@ def study(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Your network as module:callable; called with 'batch' and with 'none'. Needs --data."
+            help="Your network as module:callable; called with 'batch' and with 'none', or, where it takes no "
+            "argument, its twin with or without batch norm is made. Needs --data."
         ),
     ] = None,
     data: Annotated[
@@ -219,6 +203,9 @@ def explain(
         print_catalogue(console, _)
     else:
         print_explanation(console, name, _)
+
+
+app.command()(recalibrate)
 
 
 def main() -> NoReturn:

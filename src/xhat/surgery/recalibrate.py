@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xhat.batches import Forward, device_of
 from xhat.errors import UsageError
+from xhat.lang import say
 from xhat.norms import batch_norms, is_uninitialised
 from xhat.surgery._recalibrate.bar import bar
 from xhat.surgery._recalibrate.found import Found, all_of
@@ -103,7 +104,7 @@ def recalibrate_(
     whole = all_of(found)
     for name in chosen:
         if name not in whole.moments:
-            kept[name] = "the first batch did not call it" if sequential else "no batch reached it"
+            kept[name] = say("the first batch did not call it") if sequential else say("no batch reached it")
             logger.warning("batch norm %r keeps its statistics: %s", name, kept[name])
     old = {name: statistics(norms[name]) for name in whole.moments}
     write_(norms, whole)

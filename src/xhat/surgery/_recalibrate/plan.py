@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xhat.batches import can_repeat
 from xhat.dataflow import record
 from xhat.errors import DataError
+from xhat.lang import say
 from xhat.norms import batch_norms, is_fixed_norm
 from xhat.surgery._recalibrate.job import Job
 from xhat.surgery.freeze import is_frozen
@@ -31,16 +32,16 @@ def kept_layers(model: nn.Module) -> dict[str, str]:
     kept: dict[str, str] = {}
     for name, module in model.named_modules():
         if is_fixed_norm(module):
-            kept[name] = f"a {type(module).__name__}: its statistics are constants"
+            kept[name] = say("a {kind}: its statistics are constants", kind=type(module).__name__)
     for name, norm in batch_norms(model).items():
         if norm.running_mean is None or norm.running_var is None:
-            kept[name] = "no running statistics (track_running_stats=False)"
+            kept[name] = say("no running statistics (track_running_stats=False)")
         elif is_frozen(norm):
-            kept[name] = "frozen by freeze_"
+            kept[name] = say("frozen by freeze_")
         elif not norm.track_running_stats:
-            kept[name] = "track_running_stats=False: training does not move its statistics"
+            kept[name] = say("track_running_stats=False: training does not move its statistics")
         elif model.training and not norm.training:
-            kept[name] = "in evaluation mode while the model is in training mode"
+            kept[name] = say("in evaluation mode while the model is in training mode")
     return kept
 
 
