@@ -29,7 +29,7 @@ def test_a_rule_says_what_it_is(code):
     assert not title.endswith(".")
     assert [
         head
-        for head in ("Looked for: ", "Why it harms: ", "Source: ", "Remedy: ", "Repair: ")
+        for head in ("Looked for", "Why it harms: ", "Source: ", "Remedy: ", "Repair: ")
         if not any(part.startswith(head) for part in paragraphs)
     ] == []
 

@@ -15,7 +15,7 @@ from xhat.doctor._run import Forward, run
 from xhat.doctor._seen import Collected
 from xhat.doctor._split import samples_in
 from xhat.moments import Moments
-from xhat.norms import has_torch_forward
+from xhat.norms import has_torch_forward, is_batch_norm
 
 # Modules whose only difference between the modes is noise.
 _NOISE = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
@@ -75,17 +75,7 @@ class Passes:
         in what each norm sees.
         """
         self._reset(training=False)
-        return self._with_batch_statistics(batches, collected or {})
-
-    def training(self, batches: Iterable[Any]) -> Any:
-        """As ``batch_statistics``, but all modules are in training mode, apart from dropout."""
-        self._reset(training=True)
-        for module in self.model.modules():
-            if isinstance(module, _NOISE):
-                module.training = False
-        return self._with_batch_statistics(batches, {})
-
-    def _with_batch_statistics(self, batches: Iterable[Any], collected: Mapping[str, Collected]) -> Any:
+        collected = collected or {}
         size = [0]
         handles = []
         for name, norm in self.norms.items():
@@ -109,6 +99,14 @@ class Passes:
             for handle in handles:
                 handle.remove()
         return outputs
+
+    def training_code(self, batches: Iterable[Any]) -> list[list[Tensor]]:
+        """Normalise by the running statistics, all modules but norms and dropout in training mode."""
+        self._reset(training=True)
+        for module in self.model.modules():
+            if isinstance(module, _NOISE) or is_batch_norm(module):
+                module.training = False
+        return self.outputs(batches)
 
     def fixed_statistics(self, batches: Iterable[Any], moments: Mapping[str, Moments]) -> Any:
         """Evaluate with these statistics in place of the running ones; return the outputs."""

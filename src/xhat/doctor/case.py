@@ -34,7 +34,7 @@ class Case:
     batch: Any = None  # the first batch
     optimizer: torch.optim.Optimizer | None = None
     watched: Any = None  # what xhat.watch saw
-    observed: Any = None  # what the batches showed
+    observed: Any = None  # what the batches showed: xhat.doctor.observe.Observed
     process_group: Any = None
     world_size: int = 1  # ranks that diagnose together; each applies the same rules in the same order
 

@@ -7,20 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from xhat.batches import run_batch
+from xhat.batches import each_batch, run_batch
 from xhat.dataflow import record
-from xhat.doctor._run import Forward, Limited
+from xhat.doctor._run import Forward
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
+from xhat.doctor.observe import LIMIT, observe
 from xhat.doctor.rule import NEEDS, Rule
 from xhat.doctor.rules import RULES
 from xhat.errors import ModelError
 from xhat.lang import say
 from xhat.norms import is_uninitialised
 from xhat.unchanged import unchanged
-
-# Batches that are looked at unless the caller says otherwise.
-LIMIT = 16
 
 
 def diagnose(
@@ -73,15 +71,16 @@ def diagnose(
     with unchanged(model):
         if batches is None:
             return _apply(RULES, case, batches=0)
-        given = Limited(batches, limit)
-        return _apply(RULES, _looked_at(case, given, forward, progress=progress), batches=given.count)
+        given = list(each_batch(batches, limit=limit))
+        return _apply(RULES, _looked_at(case, given, forward, progress=progress), batches=len(given))
 
 
-def _looked_at(case: Case, batches: Limited, forward: Forward | None, *, progress: bool) -> Case:
-    """Return the case with what its batches show."""
-    first = next(iter(batches))
+def _looked_at(case: Case, batches: list[Any], forward: Forward | None, *, progress: bool) -> Case:
+    """Return the case with what its batches show: the data flow of the first, numbers of all."""
+    first = batches[0]
     recording = record(case.model, call=lambda model: run_batch(model, first, forward))
-    return replace(case, batch=first, recording=recording)
+    observed = observe(case.model, batches, forward=forward, limit=None, progress=progress)
+    return replace(case, batch=first, recording=recording, observed=observed)
 
 
 def _apply(rules: Mapping[str, Rule], case: Case, *, batches: int) -> Diagnosis:

@@ -66,7 +66,7 @@ class Observed:
     running_to_pooled: Gap | None  # outputs of pass 1 against pass 3
     pooled_to_batch: Gap | None  # pass 3 against pass 2
     running_to_batch: Gap | None  # pass 1 against pass 2
-    mode: Gap | None  # the first batch: pass 2 against all modules, but dropout, in training mode
+    mode: Gap | None  # the first batch: pass 1 against all but norms and dropout in training mode
     mode_repeated: Gap | None  # the latter twice: above 0 where training is random
     scores: Mapping[str, Score]  # "running", "pooled", "batch"
     alone: Alone
@@ -165,7 +165,7 @@ class _Observing:
         seen = {name: found for name, part in collected.items() if (found := part.seen()) is not None}
         pooled = self.passes.fixed_statistics(batches, _moments(seen))
         self.spreads = spread(pooled) if pooled else []
-        mode = self._mode(batches[:1], batch[:1])
+        mode = self._mode(batches[:1], running[:1])
         targets = [target_of(each) for each in batches]
         scores = {"running": running, "pooled": pooled, "batch": batch}
         return Observed(
@@ -186,13 +186,13 @@ class _Observing:
     def _gap(self, one: Outputs, other: Outputs) -> Gap | None:
         return gap(one, other, self.spreads) if one else None
 
-    def _mode(self, batches: Sequence[Any], batch: Outputs) -> tuple[Gap | None, Gap | None]:
-        """Compare the first batch with all modules in training mode, twice."""
+    def _mode(self, batches: Sequence[Any], running: Outputs) -> tuple[Gap | None, Gap | None]:
+        """Run the first batch twice with all but norms and dropout in training mode, statistics as they were."""
         try:
-            first, second = self.passes.training(batches), self.passes.training(batches)
+            first, second = (self.passes.training_code(batches) for _ in range(2))
         except XhatError:  # a model that wants its targets in training, say
             return None, None
-        return self._gap(first, batch), self._gap(first, second)
+        return self._gap(first, running), self._gap(first, second)
 
     def _chance(
         self, batches: Sequence[Any], batch: Outputs, pooled: Outputs, seen: Mapping[str, Seen]

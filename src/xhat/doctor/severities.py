@@ -46,6 +46,21 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
         info: "The input is so large that float16 would overflow before the norm.",
         warning: "Differences that training never saw are enlarged until they rule the output.",
     },
+    "BN301": {warning: "Evaluation computes something else than training, whatever the statistics are."},
+    "BN302": {
+        warning: "Evaluation normalises with statistics of other data or of earlier weights.",
+        error: "Statistics change outputs as much as another sample would.",
+    },
+    "BN303": {
+        info: "A single small batch, such as the last one, is noisier than the others.",
+        warning: "Means and variances are so noisy that evaluation computes something else than training.",
+        error: "Of a single value there is no variance: torch raises in training mode.",
+    },
+    "BN304": {warning: "Training normalises away what makes its batches differ; evaluation cannot."},
+    "BN305": {
+        warning: "Outputs hang a little on the other samples of a batch.",
+        error: "The same input gets another answer in another batch.",
+    },
 }
 
 

@@ -19,6 +19,11 @@ from xhat.doctor.rules import (
     bn204_half_precision_buffers,
     bn205_dead_channels,
     bn206_scale_out_of_range,
+    bn301_train_eval_gap,
+    bn302_statistics_differ,
+    bn303_too_few_values,
+    bn304_batches_not_iid,
+    bn305_eval_depends_on_batch,
 )
 
 _MODULES: tuple[ModuleType, ...] = (
@@ -36,6 +41,11 @@ _MODULES: tuple[ModuleType, ...] = (
     bn204_half_precision_buffers,
     bn205_dead_channels,
     bn206_scale_out_of_range,
+    bn301_train_eval_gap,
+    bn302_statistics_differ,
+    bn303_too_few_values,
+    bn304_batches_not_iid,
+    bn305_eval_depends_on_batch,
 )
 
 # In the order in which they are applied.

@@ -1,8 +1,8 @@
 """Outputs differ between training and evaluation mode for a reason other than batch norm's statistics.
 
-Looked for: the first batch is run twice with every batch norm normalising by the batch and dropout off: once with
-all other modules in evaluation mode, once in training mode. Outputs that differ by 0.1 of their spread over samples
-or more, the same way each time, come from code that asks for the mode. Second, four batches of mixed samples are
+Looked for: the first batch is run with all batch norms normalising by their running statistics and dropout off: once
+with all other modules in evaluation mode, twice with them in training mode. Outputs that differ by 0.1 of their
+spread over samples or more, and the same way each time, come from code that asks for the mode. Second, four batches of mixed samples are
 run by their own statistics, whole and in halves, against the statistics of all batches. Pure batch noise would
 double in the halves (in mean square); what does not, above 0.25 of the spread and beyond chance (one-sided Student
 test over batches, 0.1%), is a norm whose two modes disagree. Random differences, as of stochastic depth, are not
@@ -90,4 +90,4 @@ def beyond_noise(observed: Observed) -> float | None:
     return math.sqrt(mean)
 
 
-RULE = Rule("BN301", "train-eval-gap", check, needs=frozenset({"batches"}))
+RULE = Rule("BN301", "train-eval-gap", check, needs=frozenset({"batches"}), explained_by=("BN105", "BN304"))

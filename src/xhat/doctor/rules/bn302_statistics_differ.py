@@ -180,5 +180,5 @@ RULE = Rule(
     check,
     needs=frozenset({"batches"}),
     repair=repair,
-    explained_by=("BN201", "BN202", "BN203", "BN303", "BN304"),
+    explained_by=("BN201", "BN202", "BN203", "BN301", "BN303", "BN304"),
 )

@@ -45,7 +45,8 @@ def check(case: Case) -> Iterator[Finding]:
         for name, values in observed.values.items()
         if name not in observed.frozen and any(values)
     }
-    yield from _single(observed, counts)
+    single = [place for place in range(len(observed.samples)) if any(v[place] == 1 for v in counts.values())]
+    yield from _single(observed, counts, single)
     worth = {
         name: min(observed.seen[name].worth() if name in observed.seen else most, most)
         for name, values in counts.items()
@@ -76,12 +77,11 @@ def check(case: Case) -> Iterator[Finding]:
             severity=Severity.warning,
         )
     else:
-        yield from _ragged(observed, counts)
+        yield from _ragged(observed, counts, single)
 
 
-def _single(observed: Observed, counts: dict[str, tuple[int, ...]]) -> Iterator[Finding]:
+def _single(observed: Observed, counts: dict[str, tuple[int, ...]], places: list[int]) -> Iterator[Finding]:
     """Batches that training raises at."""
-    places = [place for place in range(len(observed.samples)) if any(v[place] == 1 for v in counts.values())]
     if not places:
         return
     norms = [name for name, values in counts.items() if values[places[0]] == 1]
@@ -105,15 +105,15 @@ def _single(observed: Observed, counts: dict[str, tuple[int, ...]]) -> Iterator[
     )
 
 
-def _ragged(observed: Observed, counts: dict[str, tuple[int, ...]]) -> Iterator[Finding]:
+def _ragged(observed: Observed, counts: dict[str, tuple[int, ...]], single: list[int]) -> Iterator[Finding]:
     """Single batches that are small, while most are not."""
     small = [
         place
         for place in range(len(observed.samples))
-        if any(1 < values[place] < FEW for values in counts.values())
+        if any(1 < values[place] < FEW for values in counts.values()) and place not in single
     ]
     if small:
-        fewest = min(values[place] for values in counts.values() for place in small if values[place])
+        fewest = min(values[place] for values in counts.values() for place in small if values[place] > 1)
         yield found(
             "BN303",
             "",
