@@ -221,8 +221,3 @@ def test_a_factory_that_makes_no_network(write_module, tmp_path, body, words):
     assert "make_model('batch')" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
-
-
-def test_a_factory_without_the_argument(write_module, tmp_path):
-    with pytest.raises(ModelError, match="takes 0 positional arguments but 1 was given"):
-        users(write_module, tmp_path, "def make_model():\n    ...\n")

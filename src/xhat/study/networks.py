@@ -13,6 +13,7 @@ from xhat.data import TensorData, load_callable
 from xhat.errors import ModelError, unknown
 from xhat.models import MLP, VGG, DeepLinear, Ensemble, ResNet, initialise_
 from xhat.study.spec import FIRST_SEED, Member, Network
+from xhat.study.twins import EXAMPLES, takes_norm, with_norm
 
 NETWORKS = ("mlp", "vgg", "resnet", "deep-linear")
 
@@ -52,7 +53,7 @@ def _build_member(
 ) -> nn.Module:
     seed_everything(member.seed)
     users = ":" in network.name
-    model = _build_users(network, member, folder) if users else _build_ours(network, data)
+    model = _build_users(network, member, data, folder) if users else _build_ours(network, data)
     initialise_(model, member.init, scale=member.scale, output_scale=member.output_scale)
     return model
 
@@ -70,35 +71,40 @@ def _build_ours(network: Network, data: TensorData | None) -> nn.Module:
     return convolutional(shape[0], data.classes, norm=network.norm, **options)
 
 
-def _build_users(network: Network, member: Member, folder: Path | None) -> nn.Module:
+def _build_users(network: Network, member: Member, data: TensorData | None, folder: Path | None) -> nn.Module:
     factory = load_callable(network.name, folder)
-    model = make_users(factory, network)
-    if network.norm != "none":
-        # A normalisation layer may draw numbers and so shift the draws of later layers: start from the
-        # weights of the plain twin where the shapes allow it.
-        seed_everything(member.seed)
-        _copy_weights(make_users(factory, network.with_norm("none")), model)
+    model = make_users(factory, network, data)
+    if network.norm == "none":
+        return model
+    # A normalisation layer may draw numbers and so shift the draws of later layers: start from the
+    # weights of the plain twin, or of the network that a twin is made of, where the shapes allow it.
+    seed_everything(member.seed)
+    _copy_weights(make_users(factory, network.with_norm("none"), data), model)
     return model
 
 
-def make_users(factory: Callable[..., Any], network: Network) -> nn.Module:
-    """Call a user's factory with the network's normalisation.
+def make_users(factory: Callable[..., Any], network: Network, data: TensorData | None) -> nn.Module:
+    """Call a user's factory with the network's normalisation; where it takes none, make the twin that is asked.
 
     Raises:
-        ModelError: the factory raises, or returns something else than a module.
+        ModelError: the factory raises, returns something else than a module, or has no twin.
     """
+    told = takes_norm(factory)
+    words = f"{network.name}({network.norm!r})" if told else f"{network.name}()"
     try:
-        model = factory(network.norm)
+        model = factory(network.norm) if told else factory()
     except Exception as error:
         raise ModelError(
-            f"{network.name}({network.norm!r}) raised {type(error).__name__}: {error}. "
-            "A model callable takes norm, at least 'batch' and 'none', and returns the network."
+            f"{words} raised {type(error).__name__}: {error}. A model callable takes norm, at least 'batch' and "
+            "'none', or nothing, and returns the network."
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"{network.name}({network.norm!r}) returned {type(model).__name__}, not a torch.nn.Module"
-        )
-    return model
+        raise ModelError(f"{words} returned {type(model).__name__}, not a torch.nn.Module")
+    if told:
+        return model
+    if data is None:
+        raise ModelError(f"{network.name} takes no norm: its twin cannot be made without data")
+    return with_norm(model, network.norm, network.name, data.train_x[:EXAMPLES])
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from xhat.data import callable_digest, load, load_callable
+from xhat.data import TensorData, callable_digest, load, load_callable
 from xhat.errors import ModelError, UsageError, unknown
 from xhat.lang import listed, say
 from xhat.study.claim import PRESETS, Claim, Context
@@ -82,10 +82,9 @@ def make_plan(
     if user is None and preset == "paper" and not (data_name or "").startswith("cifar10:"):
         raise UsageError("the preset paper needs CIFAR-10's binary files: --data cifar10:FOLDER")
     chosen, laws = _choose(claims, users_network=user is not None)
+    loaded = load(data_name, folder=where) if data_name else None
     if model_name:
-        _check_model(model_name, where)
-    if data_name:
-        load(data_name, folder=where)
+        _check_model(model_name, where, loaded)
     words: list[str] = [c.text.id for c in chosen] + list(laws)
     if claims is None:
         words = [say("{count} claims of the notes", count=len(chosen))]
@@ -101,13 +100,13 @@ def make_plan(
     )
 
 
-def _check_model(name: str, folder: Path) -> None:
+def _check_model(name: str, folder: Path, data: TensorData | None) -> None:
     """Make the user's network once with BN and once without, and see that they differ."""
     if ":" not in name:
         raise UsageError(f"{name!r} does not name a network of yours: write module:callable")
     factory = load_callable(name, folder)
     with torch.random.fork_rng(devices=[]):
-        made = [make_users(factory, Network(name, norm)) for norm in ("batch", "none")]
+        made = [make_users(factory, Network(name, norm), data) for norm in ("batch", "none")]
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in made]
     if repr(made[0]) == repr(made[1]) and shapes[0] == shapes[1]:
         raise ModelError(
