@@ -2,11 +2,11 @@
 
 Looked for: the first batch is run with all batch norms normalising by their running statistics and dropout off: once
 with all other modules in evaluation mode, twice with them in training mode. Outputs that differ by 0.1 of their
-spread over samples or more, and the same way each time, come from code that asks for the mode. Second, four batches of mixed samples are
-run by their own statistics, whole and in halves, against the statistics of all batches. Pure batch noise would
-double in the halves (in mean square); what does not, above 0.25 of the spread and beyond chance (one-sided Student
-test over batches, 0.1%), is a norm whose two modes disagree. Random differences, as of stochastic depth, are not
-findings.
+spread over samples or more, and the same way each time, come from code that asks for the mode. Second, four batches
+of mixed samples are run by their own statistics, whole and in halves, against the statistics of all batches. Pure
+batch noise would double in the halves (in mean square); what does not, above 0.25 of the spread and beyond chance
+(one-sided Student test over batches, 0.1%), is a norm whose two modes disagree. Random differences, as of stochastic
+depth, are not findings.
 
 Why it harms: what was trained is not what is evaluated. Evaluation then is worse than training for a reason that
 no more data and no other statistics can mend.
