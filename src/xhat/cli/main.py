@@ -12,6 +12,7 @@ from rich.markup import escape
 
 import xhat
 from xhat.cli._shared import FAILED, INTERRUPTED, OK, WRONG_USAGE, Lang, Language, console, errors
+from xhat.cli.fold import fold
 from xhat.cli.recalibrate import recalibrate
 from xhat.errors import UsageError, XhatError
 
@@ -206,6 +207,7 @@ def explain(
 
 
 app.command()(recalibrate)
+app.command()(fold)
 
 
 def main() -> NoReturn:
