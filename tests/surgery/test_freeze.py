@@ -236,6 +236,13 @@ def test_what_a_users_layer_holds_keeps_its_mode() -> None:
     assert layer.drop.training
 
 
+def test_a_layer_within_a_frozen_layer_takes_the_mode_of_the_model() -> None:
+    outer = nn.BatchNorm1d(3)
+    outer.inner = nn.BatchNorm1d(3)
+    net = unfreeze_(freeze_(nn.Sequential(outer)).train())
+    assert all(module.training for module in net.modules())
+
+
 def test_parts_of_a_model() -> None:
     net = trained_net()
     freeze_(net.flat)

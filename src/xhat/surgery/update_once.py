@@ -70,7 +70,6 @@ def update_once(model: nn.Module) -> Iterator[None]:
             handle.remove()
         for layer in layers.values():
             once.put_back(layer)
-        once.layers.clear()  # so that code compiled within the block notices its end
 
 
 class _Once:
