@@ -1,6 +1,7 @@
 """Run a model on example inputs and note what reaches what."""
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -98,7 +99,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if "torch._dynamo" in sys.modules:  # importing it takes seconds, and without it nothing is compiled
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(self._hooks())
             with self:
                 result = call(self._model)
