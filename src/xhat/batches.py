@@ -96,7 +96,7 @@ def each_batch(batches: Iterable[Any], *, limit: int | None = None) -> Iterator[
 
 def can_repeat(batches: Iterable[Any]) -> bool:
     """Whether the batches can be gone through again; an iterator or a generator cannot."""
-    return iter(batches) is not batches
+    return not isinstance(batches, Iterator)  # iter() would start the workers of a DataLoader
 
 
 def describe(batch: Any) -> str:
