@@ -81,7 +81,12 @@ def build(zoo: str, name: str) -> nn.Module:
         from pytorchcv.model_provider import get_model
 
         audio = any(kind in name for kind in ("jasper", "quartznet"))
-        return get_model(name, **({"from_audio": False} if audio else {})).eval()
+        model = get_model(name, **({"from_audio": False} if audio else {})).eval()
+        features = getattr(model, "features", None)
+        if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
+            # Its fixed size is all that asks for inputs of 224 pixels, which take twelve times as long as 64.
+            features.final_pool = nn.AdaptiveAvgPool2d(1)
+        return model
     import timm
 
     return timm.create_model(name, pretrained=False).eval()
@@ -137,10 +142,10 @@ def _candidates(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     if isinstance(size, int):  # pytorchcv's networks for speech
         yield images(size, 160), torch.tensor([160, 128])
         return
-    for edge in SIZES:
-        yield (images(3, edge, edge),)
-    if isinstance(size, tuple):
-        yield (images(3, *size),)
+    own = [size] if isinstance(size, tuple) else []
+    small = [edges for edges in own if max(edges) <= 128]
+    for edges in (*small, *((edge, edge) for edge in SIZES), *own):
+        yield (images(3, *edges),)
     yield (images(1, 224, 224),)
     yield images(3, 128, 128), images(3, 128, 128)
     yield images(1, 29, 16)[:, 0], torch.tensor([0, 1])

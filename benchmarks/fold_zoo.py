@@ -14,6 +14,7 @@ import argparse
 import copy
 import importlib.util
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -98,15 +99,17 @@ def by_fx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, set[str
     """Fuse with torch.fx; return the model and the names of the BN that remain."""
     from torch.fx.experimental.optimization import fuse
 
-    fused = fuse(model)
-    modules = dict(fused.named_modules())
-    called = {str(node.target) for node in fused.graph.nodes if node.op == "call_module"}
-    remaining = {
-        name
-        for name, module in modules.items()
-        if isinstance(module, _BatchNorm) and any(name == at or name.startswith(at + ".") for at in called)
-    }
+    # A BN with a forward of its own is traced through and never fused: folded is what was called and is no more.
+    before, fused = torch.fx.symbolic_trace(model), fuse(model)
+    folded = called(before) - called(fused)
+    remaining = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and n not in folded}
     return fused, remaining, {}
+
+
+def called(model: torch.fx.GraphModule) -> set[str]:
+    """Return the names of the batch norms that a traced model calls."""
+    names = {str(node.target) for node in model.graph.nodes if node.op == "call_module"}
+    return {name for name in names if isinstance(model.get_submodule(name), _BatchNorm)}
 
 
 def by_xhat(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, set[str], Made]:
@@ -310,6 +313,7 @@ def main() -> None:
         if (arguments.again or name not in models)
         and (not arguments.only or any(part in name for part in arguments.only))
     ]
+    random.Random(SEED).shuffle(wanted)  # so that a part of the run is a fair one
     write()
     with ThreadPoolExecutor(arguments.jobs) as pool:
         under_way = {pool.submit(in_process, *name.split("/", 1), arguments.zoos): name for name in wanted}
@@ -331,8 +335,9 @@ def line(name: str, found: Made) -> str:
         if made and "refused" in made:
             text += f"; {who} REFUSED {made['refused'][:80]}"
         elif made:
-            wrong = "" if made["difference"] <= TOLERANCE else " WRONG"
-            text += f"; {who} {made.get('folded')} ({made.get('neutral', 0)} stay) in {made['seconds']:.1f} s, {made['difference']:.0e}{wrong}"
+            text += f"; {who} {made.get('folded')}, {made.get('neutral', 0)} stay, {made['difference']:.0e}"
+            text += f" in {made['seconds']:.1f} s"
+            text += "" if made["difference"] <= TOLERANCE else " WRONG"
             text += f", MISSED {len(made['missed'])}" if who == "xhat" and made.get("missed") else ""
     return text
 
