@@ -1,7 +1,6 @@
 """Find and replace the tensors in nested tuples, lists, dicts, data classes and objects."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,20 +10,24 @@ from torch import Tensor, nn
 
 def tensors_in(tree: Any) -> list[Tensor]:
     """Return all tensors in a tree, in the order of its parts; one that is held twice comes twice."""
-    return list(_walk(tree, set()))
+    return list(_walk(tree, {}))
 
 
-def _walk(tree: Any, seen: set[int]) -> Iterator[Tensor]:
+def _walk(tree: Any, seen: dict[int, Any]) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
         yield tree
         return
     parts = _parts(tree)
     if parts is None or id(tree) in seen:
         return
-    seen.add(id(tree))
+    seen[id(tree)] = tree  # alive, so that its id is not used again
+    found = False
     for part in parts:
-        yield from _walk(part, seen)
-    seen.discard(id(tree))
+        for tensor in _walk(part, seen):
+            found = True
+            yield tensor
+    if found:  # else it stays, or objects that hold each other would be gone through on every way
+        del seen[id(tree)]
 
 
 def _parts(tree: Any) -> list[Any] | None:
@@ -32,34 +35,49 @@ def _parts(tree: Any) -> list[Any] | None:
         return list(tree.values())
     if isinstance(tree, tuple | list | set | frozenset):
         return list(tree)
-    if isinstance(tree, nn.Module | type) or callable(tree):
+    if type(tree).__module__ == "builtins" or isinstance(tree, nn.Module) or callable(tree):
         return None
-    if dataclasses.is_dataclass(tree):
-        return [getattr(tree, field.name, None) for field in dataclasses.fields(tree)]
-    if type(tree).__module__ != "builtins" and isinstance(getattr(tree, "__dict__", None), dict):
-        return list(vars(tree).values())
-    return None
+    return [getattr(tree, name) for name in _names(tree)]
+
+
+def _names(tree: Any) -> list[str]:
+    """Return the names of an object's own attributes."""
+    slots = [vars(kind).get("__slots__", ()) for kind in type(tree).__mro__]
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    attributes = getattr(tree, "__dict__", None)
+    names += attributes if isinstance(attributes, dict) else ()
+    return [name for name in dict.fromkeys(names) if not name.startswith("__") and hasattr(tree, name)]
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return the tree with each tensor replaced; its containers are new, other leaves the same objects."""
+    """Return the tree with each tensor replaced; its containers are new, other leaves the same objects.
+
+    An object without a tensor in it is a leaf.
+    """
+    return _mapped(tree, change, {})
+
+
+def _mapped(tree: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, tuple):
-        parts = [map_tensors(part, change) for part in tree]
+        parts = [_mapped(part, change, done) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    if isinstance(tree, list | set | frozenset):
-        return type(tree)(map_tensors(part, change) for part in tree)
-    if isinstance(tree, dict):
-        new = copy.copy(tree)  # keeps the kind: OrderedDict, defaultdict, a library's own
+    if isinstance(tree, set | frozenset):
+        return type(tree)(_mapped(part, change, done) for part in tree)
+    if id(tree) in done:
+        return done[id(tree)]  # objects may hold each other
+    if not isinstance(tree, list | dict) and not tensors_in(tree):
+        return tree  # many kinds of objects cannot be copied
+    new = done[id(tree)] = copy.copy(tree)  # keeps the kind: OrderedDict, defaultdict, a library's own
+    if isinstance(tree, list):
+        new[:] = [_mapped(part, change, done) for part in tree]
+    elif isinstance(tree, dict):
         for key, part in tree.items():
-            new[key] = map_tensors(part, change)
-        return new
-    if _parts(tree) is None:
-        return tree
-    new = copy.copy(tree)
-    for name, part in list(vars(tree).items()):
-        object.__setattr__(new, name, map_tensors(part, change))
+            new[key] = _mapped(part, change, done)
+    else:
+        for name in _names(tree):
+            object.__setattr__(new, name, _mapped(getattr(tree, name), change, done))
     return new
 
 

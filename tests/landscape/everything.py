@@ -71,7 +71,7 @@ def bits(tensor: Tensor) -> tuple[object, ...]:
         tensor.data_ptr(),
         tensor.dtype,
         tensor.stride(),
-        tensor.detach().contiguous().numpy().tobytes(),
+        tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes(),
         tensor.requires_grad,
         tensor.is_leaf,
         gradient if gradient is None else (id(gradient), gradient.numpy().tobytes()),

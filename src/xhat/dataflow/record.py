@@ -99,7 +99,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
-            if "torch._dynamo" in sys.modules:  # importing it takes seconds, and without it nothing is compiled
+            if (
+                "torch._dynamo" in sys.modules
+            ):  # importing it takes seconds, and without it nothing is compiled
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(self._hooks())
             with self:
@@ -112,7 +114,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for name, module in self._model.named_modules()
             if is_batch_norm(module) or is_fixed_norm(module)
         ]
-        del result
         return Flow(
             mode=self._mode,
             calls={name: tuple(calls) for name, calls in self._calls.items()},

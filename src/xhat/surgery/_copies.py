@@ -1,11 +1,40 @@
 """The copy that surgery works on, and the model's outputs before it."""
 
-import copy
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from xhat.errors import ModelError
+from xhat.surgery._duplicate import duplicate
 from xhat.surgery._trial import Arguments, run
+from xhat.unchanged import unchanged
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def leaves_model(
+    surgery: Callable[Concatenate[nn.Module, P], R],
+) -> Callable[Concatenate[nn.Module, P], R]:
+    """Wrap an operation that works on a copy of its model, so that the model and all randomness stay.
+
+    A copy may run the model itself: a function that was set as ``forward``, and knows the model from outside,
+    is not copied. Under ``torch.inference_mode`` the copy's parameters could never be trained.
+    """
+
+    @wraps(surgery)
+    def wrapped(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False):
+            if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+                return surgery(model, *args, **kwargs)  # there is nothing yet that could change
+            with unchanged(model):
+                return surgery(model, *args, **kwargs)
+
+    return wrapped
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -17,7 +46,7 @@ def copied(model: nn.Module) -> nn.Module:
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
     try:
-        return copy.deepcopy(model)
+        return duplicate(model)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and surgery works on a "

@@ -136,6 +136,9 @@ def _behind(model: nn.Module, flow: Flow, name: str, reads: list[tuple[Op | None
     source = sources[0]
     where = source.name + (f" in {source.call.module}" if source.call and source.call.module else "")
     if source.kind != "module" or source.call is None:
+        inside = source.call.module if source.call else ""
+        if is_layer(model.get_submodule(inside)) and (why := hindrance(model, flow, inside)):
+            raise Refused(why)
         words = {"input": "the model's input", "parameter": f"the parameter {source.name}"}
         made = words.get(source.kind, where if source.kind == "function" else "something that was not seen")
         raise Refused(f"its input comes from {made}, not from one convolution or linear layer alone")
@@ -164,6 +167,7 @@ def _behind(model: nn.Module, flow: Flow, name: str, reads: list[tuple[Op | None
             if found is None or (channels is not None and not torch.equal(found, channels)):
                 raise Refused(f"its channels are not the outputs of {layer_name}: another axis is normalised")
             channels = found
+        _refuse_overwritten(flow, output, f"what {layer_name} computes")
     if channels is None:
         raise Refused(f"what {layer_name} computes was not seen to be normalised")
     if len(set(channels.tolist())) < len(channels):
@@ -185,7 +189,8 @@ def _in_front(model: nn.Module, flow: Flow, name: str) -> Link:
     found: dict[str, Tensor] = {}
     reached: dict[str, set[int]] = {}
     for call in flow.calls[name]:
-        _refuse_overwritten(flow, call)
+        for given in call.inputs:
+            _refuse_overwritten(flow, given, "its input")
         for out in call.outputs:
             if (watcher := watched_by(model, flow, out.value)) and watcher != name:
                 raise Refused(f"hooks of others on {watcher} see what it computes")
@@ -222,13 +227,12 @@ def _front_use(model: nn.Module, flow: Flow, out: Access, use: Use) -> tuple[str
     return use.call.module, channels
 
 
-def _refuse_overwritten(flow: Flow, call: Call) -> None:
-    """Refuse where the norm's input is overwritten later: without the norm, the layer would see that."""
-    values = {access.value for access in call.inputs}
+def _refuse_overwritten(flow: Flow, given: Access, what: str) -> None:
+    """Refuse where the norm's input is overwritten later: without the norm, its output would be too."""
     for op in flow.ops:
-        if values & op.in_place:
+        if given.value in op.in_place:
             raise Refused(
-                f"its input is changed in place by {op.name} in {op.call.module or 'the model itself'}"
+                f"{what} is changed in place by {op.name} in {op.call.module or 'the model itself'}"
             )
 
 

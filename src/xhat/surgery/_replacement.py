@@ -47,7 +47,8 @@ def rest_of(norm: nn.Module, flow: Flow, name: str) -> "OrderedDict[str, nn.Modu
     found: OrderedDict[str, nn.Module] | None = None
     for call in flow.calls[name]:
         op, _ = norm_op(flow, call)
-        own = [other for other in flow.ops[call.begin : call.end] if other.call is call]
+        # memory that is made without reading, as torch's own batch norm does, is nothing that the class adds
+        own = [other for other in flow.ops[call.begin : call.end] if other.call is call and other.reads]
         if op is None or own != [op] or len(call.outputs) != 1:
             return None
         access, chain = op.made[0], OrderedDict[str, nn.Module]()

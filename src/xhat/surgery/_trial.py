@@ -1,15 +1,17 @@
 """Try a change of a model on a copy whose batch norms have random parameters and statistics."""
 
-import copy
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.surgery._duplicate import duplicate
 from xhat.trees import cloned, map_tensors, tensors_in, to_dtype
 
 Part = TypeVar("Part")
@@ -86,7 +88,7 @@ class Trial(Generic[Part]):
     def keeps(self, parts: Sequence[Part]) -> bool:
         """Whether the outputs stay as they are, within rounding, when the parts are applied."""
         setting = self._setting
-        model = copy.deepcopy(setting.model)
+        model = duplicate(setting.model)
         try:
             self._apply(model, parts)
             return all(
@@ -105,10 +107,24 @@ def run(model: nn.Module, arguments: Arguments, *, training: bool = False) -> li
     """
     args, kwargs = cloned(arguments)
     if training:
-        model = copy.deepcopy(model).train()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(SEED)
+        model = duplicate(model).train()
+    with _seeded(), torch.no_grad():
         return [tensor.detach() for tensor in tensors_in(model(*args, **kwargs))]
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed torch, numpy and Python while the block runs."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's model may draw from it
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        random.seed(SEED)
+        np.random.seed(SEED)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
@@ -129,9 +145,16 @@ def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 
 def max_abs_error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Return the largest difference over all floating outputs."""
+    """Return the largest difference over all floating outputs; infinite where shapes differ, or only one is finite."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")  # as of boxes that a threshold chooses
     gaps = [
-        float((new - old).abs().max())
+        float(
+            torch.where((new == old) | (new.isnan() & old.isnan()), 0, new - old)
+            .abs()
+            .nan_to_num(torch.inf)
+            .max()
+        )
         for old, new in zip(before, after, strict=True)
         if old.is_floating_point() and old.numel()
     ]
@@ -142,9 +165,9 @@ def _setting(model: nn.Module, inputs: Arguments, training: bool) -> Setting:
     """Return the hardest setting that the model runs in."""
     failed: Exception | None = None
     for dtype in (torch.float64, None):
-        for random in (True, False):
+        for randomise in (True, False):
             try:
-                return _try(model, inputs, dtype, random, training)
+                return _try(model, inputs, dtype, randomise, training)
             except Exception as error:  # float32 inside the model's code; control flow that hangs on values
                 failed = error
     assert failed is not None
@@ -152,14 +175,14 @@ def _setting(model: nn.Module, inputs: Arguments, training: bool) -> Setting:
 
 
 def _try(
-    model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, random: bool, training: bool
+    model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, randomise: bool, training: bool
 ) -> Setting:
-    model = copy.deepcopy(model).eval()
+    model = duplicate(model).eval()
     if dtype is not None:
         model.to(dtype)
         inputs = to_dtype(inputs, dtype)
     generator = torch.Generator().manual_seed(SEED)
-    if random:
+    if randomise:
         with _randomised(model, generator):
             run(model, inputs)
     runs = [Run(inputs, False, run(model, inputs))]
@@ -173,7 +196,7 @@ def _try(
 
 def _rounding(model: nn.Module, runs: Sequence[Run]) -> float:
     """Return what rounding may do to the outputs: 30 times what changes of the weights by one rounding do."""
-    shaken = copy.deepcopy(model)
+    shaken = duplicate(model)
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for parameter in shaken.parameters():

@@ -10,7 +10,7 @@ from xhat.dataflow import Flow, record
 from xhat.nn import WithBatchNorm
 from xhat.norms import is_batch_norm, replace_
 from xhat.surgery._arithmetic import Layer, channels_out, is_layer, spatial_dims
-from xhat.surgery._copies import copied, outputs_of
+from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
 from xhat.surgery._links import Refused
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
@@ -20,6 +20,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by 
 _OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 
 
+@leaves_model
 def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -> Surgery:
     """Return the twin with batch norm behind every convolution and linear layer but the last ones.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xhat.dataflow import Flow, record
 from xhat.surgery._arithmetic import Layer, is_layer
-from xhat.surgery._copies import copied, outputs_of
+from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
 from xhat.surgery._links import Refused, constant_by_channel, is_normalised, norm_ops, output_axis
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
@@ -26,6 +26,7 @@ class Cancelled:
     ]  # by full name of a batch norm behind it: (its channels,), the output that each is
 
 
+@leaves_model
 def drop_bias(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -> Surgery:
     """Return a copy without the biases that batch norm cancels, outputs kept in both modes.
 
@@ -83,7 +84,8 @@ def _candidates(model: nn.Module, flow: Flow) -> list[tuple[str, Layer]]:
     behind = set()
     for name in flow.norms & set(flow.calls):
         for call in flow.calls[name]:
-            behind.add(flow.source(call).name)
+            source = flow.source(call)
+            behind.add(source.name if source.kind == "module" else None)
     return [
         (name, layer)
         for name, layer in model.named_modules()
@@ -109,6 +111,7 @@ def _cancelled(model: nn.Module, flows: Sequence[Flow], name: str, layer: Layer)
                 channels = constant_by_channel(flow.labels(made, output_axis(layer, made), use), 1)
                 if channels is None or not torch.equal(norms.setdefault(norm, channels), channels):
                     raise Refused(f"the channels of {norm} are not its outputs: another axis is normalised")
+    for flow in flows:  # a norm that only one mode has behind the layer may have something else in the other
         for norm in norms:
             _only(model, flow, norm, name)
     return Cancelled(name, norms)

@@ -8,13 +8,14 @@ from torch import nn
 
 from xhat.dataflow import Flow, record
 from xhat.norms import is_batch_norm, is_fixed_norm
-from xhat.surgery._copies import copied, outputs_of
+from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link
 from xhat.surgery._replacement import remove_
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
 
+@leaves_model
 def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -> Surgery:
     """Return a copy for evaluation in which batch norms are folded into the layers beside them.
 
@@ -46,7 +47,7 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
     ]
     changes: dict[str, Change] = {}
     refusals: dict[str, str] = {}
-    while True:  # a batch norm behind another one can be folded once that one is gone
+    while True:  # a batch norm beside another one can be folded once that one is gone
         flow = record(result, *inputs, kwargs=kwargs, modes=("eval",)).eval
         assert flow is not None
         links, refusals = _links(result, flow, [name for name in names if name not in changes])
@@ -54,7 +55,7 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
             good, bad = Trial(result, arguments, partial(_apply, flow=flow)).split(links)
             refusals |= dict.fromkeys((link.norm for link in bad), _WRONG)
             changes |= {change.module: change for change in _apply(result, good, flow)}
-            if good and any(_follows(result, flow, name, good) for name in refusals):
+            if good and any(_beside(flow, name, good) for name in refusals):
                 continue
         break
     refused = tuple(Refusal(name, refusals[name]) for name in names if name in refusals)
@@ -90,6 +91,10 @@ def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
     return changes
 
 
-def _follows(model: nn.Module, flow: Flow, name: str, links: Sequence[Link]) -> bool:
+def _beside(flow: Flow, name: str, links: Sequence[Link]) -> bool:
+    """Whether the batch norm of that name has one of those that are gone before or behind it."""
     gone = {link.norm for link in links}
-    return any(flow.source(call).name in gone for call in flow.calls.get(name, ()))
+    calls = flow.calls.get(name, ())
+    return any(
+        flow.source(call).name in gone or any(use.name in gone for use in flow.uses(call)) for call in calls
+    )

@@ -12,7 +12,7 @@ from xhat.dataflow import Flow, record
 from xhat.nn import ChannelAffine
 from xhat.norms import batch_norms
 from xhat.surgery._arithmetic import scale_and_shift
-from xhat.surgery._copies import copied, outputs_of
+from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
 from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link, norm_ops
 from xhat.surgery._replacement import remove_, rest_of
@@ -28,6 +28,7 @@ class Removal:
     link: Link | None  # the layer that takes it over; None: γ and β stay as a layer of their own
 
 
+@leaves_model
 def remove_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -> Surgery:
     """Return the twin without batch norm: the same function in evaluation mode, to be trained without BN.
 
