@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SEEN := $(VENV)/.installed-
 
-.PHONY: study test check bench docs results clean
+.PHONY: study test check bench zoo docs results clean
 
 study: $(SEEN)base
 	$(BIN)/xhat study
@@ -19,9 +19,16 @@ check: $(SEEN)dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(SEEN)base
+bench: $(SEEN)dev
 	$(BIN)/python benchmarks/reuse_memory.py --json benchmarks/results/reuse_memory.json
 	$(BIN)/python benchmarks/ensembles.py --reuse-memory --json benchmarks/results/ensembles.json
+	$(BIN)/python benchmarks/fold_speed.py --json benchmarks/results/fold_speed.json
+	$(BIN)/python benchmarks/tables.py
+
+# An hour: folds third-party zoos, which are installed into a folder of their own.
+zoo: $(SEEN)dev
+	$(PIP) install -q --no-deps --upgrade --target .zoos -r requirements/zoos.txt
+	$(BIN)/python benchmarks/fold_zoo.py --zoos .zoos --json benchmarks/results/fold_zoo.json --again
 	$(BIN)/python benchmarks/tables.py
 
 # The full run, over an hour, then shipped: the package's evidence, docs/results.md and its pictures.

@@ -120,8 +120,21 @@ def by_xhat(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, set[s
     norms = {name: m for name, m in surgery.model.named_modules() if isinstance(m, _BatchNorm)}
     remaining = {name for name, norm in norms.items() if not is_neutral(norm)}
     refusals = {refusal.module: refusal.reason for refusal in surgery.refusals}
-    more = {"neutral": len(norms) - len(remaining), "max_abs_error": surgery.max_abs_error}
+    modules = dict(model.named_modules())
+    more = {
+        "reasons": Counter(
+            " ".join(_kind(word, modules) for word in why.split()) for why in refusals.values()
+        ),
+        "neutral": len(norms) - len(remaining),
+        "max_abs_error": surgery.max_abs_error,
+    }
     return surgery.model, remaining, {"refusals": refusals, **more}
+
+
+def _kind(word: str, modules: dict[str, nn.Module]) -> str:
+    """A word of a reason; a layer's name is replaced by its class, so that reasons can be counted."""
+    name = word.rstrip(",.:")
+    return f"({type(modules[name]).__name__})" + word[len(name) :] if name in modules and name else word
 
 
 def is_neutral(norm: _BatchNorm) -> bool:
@@ -161,13 +174,9 @@ def side(
             "error": f"{type(error).__name__}: {error}"[:400],
         }
     missed = {name: direct[name].layer for name in sorted(remaining & direct.keys()) if direct[name].plain}
-    return {
-        "seconds": seconds,
-        "folded": len(norms - remaining),
-        "difference": differs,
-        "missed": missed,
-        **more,
-    }
+    own = sum(not direct[name].plain for name in remaining & direct.keys())
+    counts = {"folded": len(norms - remaining), "missed": missed, "missed_own_forward": own}
+    return {"seconds": seconds, "difference": differs, **counts, **more}
 
 
 def measure(zoo: str, name: str) -> Made:
@@ -255,9 +264,7 @@ def summary(models: dict[str, Made]) -> Made:
             "refused": sum(len(made.get("refusals", {})) for made in sides.values()),
             "seconds": sum(made.get("seconds", 0.0) for made in sides.values()),
             "reasons": dict(
-                Counter(
-                    reason for made in sides.values() for reason in made.get("refusals", {}).values()
-                ).most_common()
+                sum((Counter(made.get("reasons", {})) for made in sides.values()), Counter()).most_common()
             ),
         }
     return totals

@@ -81,6 +81,70 @@ def ensembles(result: Result) -> list[str]:
     ]
 
 
+def fold_zoo(result: Result) -> list[str]:
+    """What became of the models and of their BN layers, by tool; then the reasons of refusals."""
+    total = result["summary"]
+    xhat, fx = total["xhat"], total["fx"]
+    whole = {who["models"] for who in (xhat, fx)} == {total["models"]}
+    zoos = " and ".join(f"{zoo} {version}" for zoo, version in result["zoos"].items())
+    rows = {
+        "models": [who["models"] for who in (xhat, fx)],
+        "of these refused as a whole": [len(who["refused_as_a_whole"]) for who in (xhat, fx)],
+        "of these silently wrong": [len(who["wrong"]) for who in (xhat, fx)],
+        "BN layers folded, in right models": [who["folded"] for who in (xhat, fx)],
+        "of these staying as a neutral layer": [who["neutral"] for who in (xhat, fx)],
+        "directly behind their only layer, not folded": [who["missed"] for who in (xhat, fx)],
+        "the same, of classes of the zoo": [who["missed_own_forward"] for who in (xhat, fx)],
+    }
+    return [
+        f"{total['models']} architectures of {zoos}, {total['norms']:,} BN layers. {total['direct']:,} of them "
+        f"directly follow their only convolution or linear layer, and {total['direct_own_forward']:,} more where one "
+        "of both is a class of the zoo with a forward of its own. "
+        f"{total['not_run']} chosen architectures could not be built or run."
+        f"{'' if whole else ' The run is not whole.'}",
+        "",
+        "| | `xhat.fold` | torch.fx `fuse` |",
+        "|---|---|---|",
+        *(f"| {what} | {ours:,} | {theirs:,} |" for what, (ours, theirs) in rows.items()),
+        "",
+        "Why `xhat.fold` left a BN where it is:",
+        "",
+        "| reason | BN layers |",
+        "|---|---|",
+        *(f"| {_cell(reason)} | {count:,} |" for reason, count in xhat["reasons"].items()),
+        "",
+        f"{made(result)}, float64, one thread a model.",
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def fold_speed(result: Result) -> list[str]:
+    """Milliseconds of a forward pass before and after folding, and ratios."""
+    rows = []
+    for case in result["cases"]:
+        took, ratios = case["milliseconds"], case["ratios"]
+        cells = [f"{statistics.median(took[side]):.2f}" for side in ("before", "fx", "xhat")]
+        rows.append(
+            f"| {case['network']}, {case['size']}×{case['size']} | {case['batch']} | {case['threads']} "
+            f"| {' | '.join(cells)} | {spread(ratios['fx'])} | **{spread(ratios['xhat'])}** |"
+        )
+    rounds = len(result["cases"][0]["ratios"]["xhat"])
+    furthest = max(case["largest_relative_difference"]["xhat"] for case in result["cases"])
+    return [
+        f"Milliseconds of a forward pass, median over {rounds} rounds; speed-up over the network as it is: median "
+        f"(smallest–largest). Outputs of `xhat.fold` differ by {furthest:.0e} of the largest at most.",
+        "",
+        "| network | batch | threads | before | torch.fx | xhat | torch.fx: speed-up | xhat: speed-up |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"{made(result)}.",
+    ]
+
+
 def made(result: Result) -> str:
     """Where the numbers were made."""
     where = result["environment"]
@@ -111,6 +175,8 @@ def filled(page: str, bench: Bench) -> str:
 BENCHES = (
     Bench("reuse_memory", "docs/memory.md", reuse_memory),
     Bench("ensembles", "docs/ensembles.md", ensembles),
+    Bench("fold_speed", "docs/zoo.md", fold_speed),
+    Bench("fold_zoo", "docs/zoo.md", fold_zoo),
 )
 
 
