@@ -148,7 +148,6 @@ def _candidates(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, ...
         yield (images(3, *edges),)
     yield (images(1, 224, 224),)
     yield images(3, 128, 128), images(3, 128, 128)
-    yield images(1, 29, 16)[:, 0], torch.tensor([0, 1])
 
 
 def version(zoos: Path, zoo: str) -> str:
