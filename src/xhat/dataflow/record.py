@@ -89,6 +89,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[Call] = []
         self._parameters: dict[int, list[str]] = {}  # by value; one that is overwritten is another value
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled while recording, and to say so to the compiler would import it: seconds."""
+        return False
+
     def run(self, call: Callable[[nn.Module], Any]) -> Flow:
         """Run the model and return its flow."""
         for name, tensor in [
