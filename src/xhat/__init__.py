@@ -20,8 +20,12 @@ _PARTS = (
 )
 # Names of the parts that are used often enough to be had without their part.
 _FROM = {
+    "Diagnosis": "doctor",
+    "Finding": "doctor",
     "Recalibration": "surgery",
     "Surgery": "surgery",
+    "diagnose": "doctor",
+    "repair": "doctor",
     "add_batch_norm": "surgery",
     "convert_group_norm": "surgery",
     "drop_bias": "surgery",

@@ -2,5 +2,8 @@
 
 from xhat.doctor.diagnose import diagnose
 from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
+from xhat.doctor.repair import Repair, repair
+from xhat.doctor.rule import Rule
+from xhat.doctor.rules import RULES
 
-__all__ = ["Diagnosis", "Finding", "Severity", "Skipped", "diagnose"]
+__all__ = ["RULES", "Diagnosis", "Finding", "Repair", "Rule", "Severity", "Skipped", "diagnose", "repair"]

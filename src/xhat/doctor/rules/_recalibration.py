@@ -1,10 +1,8 @@
 """Mend running statistics by measuring them again."""
 
-from typing import Any
-
 from xhat.doctor.rule import Treatment
 from xhat.lang import say
-from xhat.norms import batch_norms
+from xhat.surgery import recalibrate_
 from xhat.surgery.result import Change, Refusal, Surgery
 
 
@@ -13,19 +11,15 @@ def recalibrate(given: Treatment) -> Surgery:
 
     All norms, since a norm's statistics hang on what the norms before it do.
     """
-    names = [finding.module for finding in given.findings]
+    found = (finding.evidence.get("norms", [finding.module]) for finding in given.findings)
+    names = list(dict.fromkeys(name for names in found for name in names))
     if given.batches is None:
         reason = say("statistics are measured on batches: give repair(…, batches=…) those of training")
         return Surgery(given.model, (), tuple(Refusal(name, reason) for name in names), None)
-    from xhat.surgery import recalibrate_
-
-    for name in names:
-        _make_finite(batch_norms(given.model)[name])
-    recalibrate_(given.model, given.batches, forward=given.forward)
-    changes = tuple(Change(name, say("statistics recalibrated on the batches")) for name in names)
-    return Surgery(given.model, changes, (), None)
-
-
-def _make_finite(module: Any) -> None:
-    """Start from the statistics of a new norm: an infinite mean would outlast any average."""
-    module.reset_running_stats()
+    done = recalibrate_(given.model, given.batches, forward=given.forward)
+    changes = tuple(
+        Change(name, say("statistics recalibrated on {count} batches", count=done.batches))
+        for name in done.layers
+    )
+    refusals = tuple(Refusal(name, done.kept[name]) for name in names if name in done.kept)
+    return Surgery(given.model, changes, refusals, None)

@@ -16,8 +16,8 @@ Remedy: write 1 − momentum where the layer is made, then train on or recalibra
     nn.BatchNorm2d(64, momentum=0.01)   # Keras: momentum=0.99
     xhat.recalibrate_(model, batches)
 
-Repair: `xhat.repair` sets `momentum` to 1 − momentum (0.1 where that is 0), and recalibrates the statistics
-where it is given batches. The value is not part of a `state_dict`: the code has to change too.
+Repair: `xhat.repair` sets `momentum` to 1 − momentum (0.1 where that is 0). The value is not part of a
+`state_dict`: the code has to change too. Statistics stay as the last batch left them; recalibrate them.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
 from xhat.doctor.rule import Rule, Treatment, found
-from xhat.doctor.rules._recalibration import recalibrate
 from xhat.lang import say
 from xhat.norms import batch_norms
 from xhat.surgery.result import Change, Surgery
@@ -63,21 +62,17 @@ def right(momentum: float) -> float:
 
 
 def repair(given: Treatment) -> Surgery:
-    """Set momentum to its complement; recalibrate the statistics where there are batches."""
+    """Set momentum to its complement."""
     norms = batch_norms(given.model)
     changes = []
     for finding in given.findings:
         norm = norms[finding.module]
         assert norm.momentum is not None
-        new = right(norm.momentum)
+        old, norm.momentum = norm.momentum, right(norm.momentum)
         changes.append(
-            Change(finding.module, say("momentum {old:g} is now {new:g}", old=norm.momentum, new=new))
+            Change(finding.module, say("momentum {old:g} is now {new:g}", old=old, new=norm.momentum))
         )
-        norm.momentum = new
-    if given.batches is None:
-        return Surgery(given.model, tuple(changes), (), None)
-    measured = recalibrate(given)
-    return Surgery(given.model, (*changes, *measured.changes), measured.refusals, None)
+    return Surgery(given.model, tuple(changes), (), None)
 
 
-RULE = Rule("BN106", "momentum-reversed", check, repair=repair, repairs="structure")
+RULE = Rule("BN106", "momentum-reversed", check, repair=repair, repairs="structure", keeps_outputs=True)

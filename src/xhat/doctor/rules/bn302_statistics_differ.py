@@ -29,10 +29,9 @@ from xhat.doctor._chance import Differing, Running, differing
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.observe import Observed
-from xhat.doctor.rule import Rule, Treatment, found
+from xhat.doctor.rule import Rule, found
+from xhat.doctor.rules._recalibration import recalibrate
 from xhat.lang import Phrase, listed, say
-from xhat.surgery import recalibrate_
-from xhat.surgery.result import Change, Refusal, Surgery
 
 EFFECT = 0.25  # of the outputs' spread
 SINGLE = 0.5  # where one batch cannot tell chance
@@ -163,22 +162,11 @@ def _size(differs: Differing) -> float:
     return abs(float(differs.mean[at])) + abs(math.log(max(float(differs.ratio[at]), 1e-12)))
 
 
-def repair(given: Treatment) -> Surgery:
-    """Recalibrate all norms on the batches, or refuse where there are none."""
-    names = list(dict.fromkeys(name for finding in given.findings for name in finding.evidence["norms"]))
-    if given.batches is None:
-        reason = say("statistics are measured on batches: give repair(…, batches=…) those of training")
-        return Surgery(given.model, (), tuple(Refusal(name, reason) for name in names), None)
-    recalibrate_(given.model, given.batches, forward=given.forward)
-    changes = tuple(Change(name, say("statistics recalibrated on the batches")) for name in names)
-    return Surgery(given.model, changes, (), None)
-
-
 RULE = Rule(
     "BN302",
     "statistics-differ",
     check,
     needs=frozenset({"batches"}),
-    repair=repair,
+    repair=recalibrate,
     explained_by=("BN201", "BN202", "BN203", "BN301", "BN303", "BN304"),
 )
