@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,6 +36,8 @@ Sides = dict[str, nn.Module]
 
 def sides(model: nn.Module, size: int) -> Sides:
     """Return the network as it is, and folded by each tool; all are copies, so that memory lies alike."""
+    from torch.fx.experimental.optimization import fuse
+
     folded = xhat.fold(model, torch.randn(2, 3, size, size)).model
     made = {"before": copy.deepcopy(model), "fx": fuse(model), "xhat": folded}
     return {name: side.eval() for name, side in made.items()}

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.pretrained import svhn_vgg
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -19,7 +21,7 @@ def load(name):
         sys.path.remove(str(BENCHMARKS))
 
 
-zoo, judge = load("fold_zoo"), load("_follows")
+zoo, judge, speed = load("fold_zoo"), load("_follows"), load("fold_speed")
 # torch.fx's optimization imports what torch itself has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore")
 X = (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
@@ -142,3 +144,13 @@ def test_summary_counts_what_is_wrong_and_leaves_it_out():
     assert found["xhat"]["refused_as_a_whole"] == ["wrong"]
     assert found["xhat"]["missed"] == 2
     assert found["xhat"]["reasons"] == {"why": 1}
+
+
+def test_sides_that_are_timed_compute_the_same():
+    networks = speed.sides(svhn_vgg(), 32)
+    x = torch.randn(2, 3, 32, 32)
+    assert max(speed.largest_difference(networks, x).values()) < 1e-5
+    found = speed.measure(networks, x, rounds=2, seconds=1e-3)
+    took = found["milliseconds"]
+    assert set(took) == {"before", "fx", "xhat"}
+    assert found["ratios"]["xhat"] == [a / b for a, b in zip(took["before"], took["xhat"], strict=True)]
