@@ -5,7 +5,7 @@ import random
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,17 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from tests.landscape.everything import look, look_around
-from tests.surgery.nets import FrozenBatchNorm2d, Net, fresh, gap, leaves, norms_of, outputs, randomise_
+from tests.surgery.nets import (
+    FrozenBatchNorm2d,
+    Net,
+    fresh,
+    gap,
+    leaves,
+    norms_of,
+    outputs,
+    quickly,
+    randomise_,
+)
 from tests.surgery.users import BatchNormAct
 from xhat import fold, freeze_
 from xhat.errors import ModelError
@@ -25,6 +35,12 @@ from xhat.surgery import Surgery
 
 EXACT = 1e-9  # of float64; folding is a handful of roundings
 IMAGE = (2, 3, 5, 6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quickly() -> Iterator[None]:
+    with quickly():
+        yield
 
 
 @dataclass

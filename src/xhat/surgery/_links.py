@@ -83,9 +83,14 @@ def norm_op(flow: Flow, call: Call, *, fixed: bool = True) -> tuple[Op | None, A
             return None, call.inputs[0]
         raise Refused("its class normalises several times in a call")
     op = ops[0]
-    if fixed and "no_" not in op.name and len(op.arguments) > _TRAINING and op.arguments[_TRAINING]:
+    if fixed and takes_batch_statistics(op):
         raise Refused("it normalises with the batch's statistics, in evaluation mode too")
     return op, op.reads[0]
+
+
+def takes_batch_statistics(op: Op) -> bool:
+    """Whether an operation of batch norm normalises with the statistics of its input."""
+    return "no_" not in op.name and len(op.arguments) > _TRAINING and bool(op.arguments[_TRAINING])
 
 
 def norm_ops(

@@ -117,7 +117,11 @@ def _seeded() -> Iterator[None]:
     """Seed torch, numpy and Python while the block runs."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's model may draw from it
     with torch.random.fork_rng():
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(
+            SEED
+        )  # torch.manual_seed notes the stack for devices that are not there
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(SEED)
         random.seed(SEED)
         np.random.seed(SEED)  # noqa: NPY002
         try:

@@ -11,7 +11,14 @@ from xhat.dataflow import Flow, record
 from xhat.surgery._arithmetic import Layer, is_layer
 from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
-from xhat.surgery._links import Refused, constant_by_channel, is_normalised, norm_ops, output_axis
+from xhat.surgery._links import (
+    Refused,
+    constant_by_channel,
+    is_normalised,
+    norm_ops,
+    output_axis,
+    takes_batch_statistics,
+)
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
@@ -129,7 +136,9 @@ def _only(model: nn.Module, flow: Flow, norm: str, layer: str) -> None:
     """Refuse a batch norm that others than the layer reach as well: its running mean is theirs too."""
     if why := hindrance(model, flow, norm):
         raise Refused(why)
-    for _, access in norm_ops(flow, model, norm, fixed=False) if norm in flow.calls else ():
+    for op, access in norm_ops(flow, model, norm, fixed=False) if norm in flow.calls else ():
+        if flow.mode == "train" and (op is None or not takes_batch_statistics(op)):
+            raise Refused(f"{norm} keeps its running statistics in training mode too, and does not cancel it")
         source = flow.source_of(access)
         if source.name != layer or source.kind != "module":
             raise Refused(f"{norm} also normalises what {source.name or 'the input'} gives")
