@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xhat.cli.doctor import COLOURS
 from xhat.cli.tables import print_effects, verdict
+from xhat.doctor import RULES, SEVERITIES, Rule
 from xhat.errors import unknown
 from xhat.lang import Translate, say
 from xhat.report import shipped, translated
@@ -28,6 +30,7 @@ def print_catalogue(console: Console, _: Translate = str) -> None:
         table.add_column(_("full run"), no_wrap=True)
     names = {name: (_("claim"), _(claim.text.title)) for name, claim in CLAIMS.items()}
     names |= {name: (_("law"), _(_module_words(check)[0])) for name, check in LAWS.items()}
+    names |= {code: (_("rule"), _(rule.page[0])) for code, rule in RULES.items()}
     for name, (kind, title) in names.items():
         state = verdict(found[name], _) if name in found else Text("–")
         table.add_row(Text(kind, "dim"), name, title, *([state] if full else []))
@@ -35,16 +38,21 @@ def print_catalogue(console: Console, _: Translate = str) -> None:
     if full:
         console.print(Text("\n" + _about(full, _), "dim"))
     console.print(
-        "\n" + _("`xhat explain NAME` says more, `xhat study --claims NAME` measures it."), highlight=False
+        "\n"
+        + _(
+            "`xhat explain NAME` says more, `xhat study --claims NAME` measures it; rules are `xhat doctor`'s."
+        ),
+        highlight=False,
     )
 
 
 def print_explanation(console: Console, name: str, _: Translate = str) -> None:
-    """Print what a claim or a law is, how it is measured, its source, and what the shipped full run found.
+    """Print what a claim, a law or a rule is, its source, and what the shipped full run found of it.
 
     Raises:
-        UsageError: there is no claim or law of that name.
+        UsageError: there is no claim, law or rule of that name.
     """
+    name = name.upper() if name.upper() in RULES else name
     if name in CLAIMS:
         _print_claim(console, translated(CLAIMS[name].text, _), _)
     elif name in LAWS:
@@ -52,8 +60,12 @@ def print_explanation(console: Console, name: str, _: Translate = str) -> None:
         console.print(Text(_(title), "bold"))
         for paragraph in paragraphs:
             console.print(Text(f"\n{_(paragraph)}"))
+    elif name in RULES:
+        _print_rule(console, RULES[name], _)
     else:
-        raise unknown("claim or law", name, [*CLAIMS, *LAWS])
+        raise unknown("claim, law or rule", name, [*CLAIMS, *LAWS, *RULES])
+    if name in RULES:
+        return
     full = shipped()
     if full and name in (found := _verdicts(full)):
         console.print(Text(f"\n{_('Full run')}  ", "bold").append(verdict(found[name], _)))
@@ -63,6 +75,16 @@ def print_explanation(console: Console, name: str, _: Translate = str) -> None:
         console.print(Text(_about(full, _), "dim"))
     console.print(Text(f"\n{_('Command')}", "bold"))
     console.print(Text(f"xhat study --claims {name}"))
+
+
+def _print_rule(console: Console, rule: Rule, _: Translate) -> None:
+    title, *paragraphs = rule.page
+    console.print(Text(f"{rule.code} {rule.name}  ", "dim").append(_(title), "bold"))
+    for severity, means in SEVERITIES[rule.code].items():
+        console.print(Text(f"{_(severity.value)}: ", COLOURS[severity.value]).append(_(means), "none"))
+    for paragraph in paragraphs:
+        code = paragraph.startswith("    ")
+        console.print(Text("\n" + (paragraph if code else _(paragraph))))
 
 
 def _print_claim(console: Console, text: ClaimText, _: Translate) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 import xhat
 from xhat.cli._shared import FAILED, INTERRUPTED, OK, WRONG_USAGE, Lang, Language, console, errors
+from xhat.cli.doctor import doctor
 from xhat.cli.fold import fold
 from xhat.cli.recalibrate import recalibrate
 from xhat.errors import UsageError, XhatError
@@ -191,11 +192,11 @@ def _show(paths: Iterable[Path]) -> None:
 @app.command()
 def explain(
     name: Annotated[
-        str | None, typer.Argument(help="A claim or a law. Without one: the list of all.")
+        str | None, typer.Argument(help="A claim, a law or a rule. Without one: the list of all.")
     ] = None,
     lang: Lang = Language.en,
 ) -> None:
-    """Say what a claim or a law is, how it is measured, and where it comes from."""
+    """Say what a claim, a law or one of the doctor's rules is, and where it comes from."""
     from xhat.cli.explain import print_catalogue, print_explanation
     from xhat.lang import translator
 
@@ -206,6 +207,7 @@ def explain(
         print_explanation(console, name, _)
 
 
+app.command()(doctor)
 app.command()(recalibrate)
 app.command()(fold)
 

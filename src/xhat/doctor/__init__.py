@@ -5,5 +5,6 @@ from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
 from xhat.doctor.repair import Repair, repair
 from xhat.doctor.rule import Rule
 from xhat.doctor.rules import RULES
+from xhat.doctor.severities import SEVERITIES
 
-__all__ = ["RULES", "Diagnosis", "Finding", "Repair", "Rule", "Severity", "Skipped", "diagnose", "repair"]
+__all__ = ["RULES", "SEVERITIES", "Diagnosis", "Finding", "Repair", "Rule", "Severity", "Skipped", "diagnose", "repair"]

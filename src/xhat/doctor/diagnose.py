@@ -109,7 +109,7 @@ def _unexplained(rules: Mapping[str, Rule], found: list[Finding]) -> tuple[list[
     }
     notes = [
         say(
-            "{count} findings of {code} are left out: {by} explains them.",
+            "Left out, since {by} explains them: {count} of {code}.",
             count=sum(finding.code == code for finding in found),
             code=code,
             by=" and ".join(by),

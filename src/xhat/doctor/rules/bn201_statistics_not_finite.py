@@ -40,7 +40,7 @@ def check(case: Case) -> Iterator[Finding]:
             "BN201",
             name,
             say(
-                "{count} of {channels} channels have a running mean or variance that is NaN or infinite: {which}",
+                "the running mean or variance is NaN or infinite in {count} of {channels} channels: {which}",
                 count=int(bad.sum()),
                 channels=len(bad),
                 which=named(bad),

@@ -95,4 +95,10 @@ def _rounding(model: torch.nn.Module) -> float:
     return ROUNDING_HALF if any(p.dtype in halves for p in model.parameters()) else ROUNDING
 
 
-RULE = Rule("BN305", "eval-depends-on-batch", check, needs=frozenset({"batches"}))
+RULE = Rule(
+    "BN305",
+    "eval-depends-on-batch",
+    check,
+    needs=frozenset({"batches"}),
+    explained_by=("BN201", "BN202"),  # NaN is unlike itself
+)
