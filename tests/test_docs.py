@@ -79,6 +79,11 @@ def test_readme_names_every_claim_and_law(name: str) -> None:
     assert f"\n| `{name}` | " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_rules_page_is_that_of_the_source() -> None:
+    maker = load("docs/make_rules.py")
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run python docs/make_rules.py"
+
+
 def test_claims_page_is_that_of_the_source() -> None:
     maker = load("docs/make_claims.py")
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run python docs/make_claims.py"
