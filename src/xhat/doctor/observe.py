@@ -30,6 +30,9 @@ from xhat.unchanged import unchanged
 # Batches that are looked at; those that run again to tell how far chance alone moves outputs.
 LIMIT = 16
 AGAIN = 4
+# Gaps of this share of the spread and above are looked into: no rule speaks of smaller ones.
+WIDE = 0.25
+NOTHING = 1e-4
 # Larger whole numbers are not taken for classes.
 MOST_CLASSES = 100_000
 
@@ -39,16 +42,16 @@ class Alone:
     """Evaluation mode as the user's ``eval`` leaves it: does a sample's output hang on the others?"""
 
     parts: Gap | None  # the first batch in two halves, against the whole
-    repeated: Gap | None  # the whole once more: above 0 where evaluation is random
+    repeated: Gap | None  # the whole once more, where parts differ: above 0 where evaluation is random
     training: tuple[str, ...]  # norms that are still in training mode
     untracked: tuple[str, ...]  # norms that keep no running statistics
 
 
 @dataclass(frozen=True)
 class Chance:
-    """How far outputs move by chance, each as a gap to the outputs with pooled statistics."""
+    """How far outputs move by chance, each as a gap to those with pooled statistics; looked at where it matters."""
 
-    pooled: float  # mean square of what sampling noise of the pooled statistics does; 0 where unknown
+    pooled: float  # mean square that sampling noise of the pooled statistics makes; 0 where not looked at
     given: tuple[Gap, ...]  # batches as given, each by its own statistics
     mixed: tuple[Gap, ...]  # as large batches of samples drawn from all: the same, and nothing but noise
     halves: tuple[Gap, ...]  # the mixed batches in halves: twice the noise
@@ -111,12 +114,14 @@ def _alone(model: nn.Module, batch: Any, forward: Forward | None, norms: Mapping
     if model.training:
         model.eval()
     passes = Passes(model, {}, forward, frozenset())
-    whole, again = passes.outputs([batch]), passes.outputs([batch])
+    whole = passes.outputs([batch])
     spreads = spread(whole)
     parts = _in_halves(passes.outputs, batch)
+    found = None if parts is None else gap([parts], whole, spreads)
+    differs = found is not None and found.relative >= NOTHING
     return Alone(
-        None if parts is None else gap([parts], whole, spreads),
-        gap(again, whole, spreads),
+        found,
+        gap(passes.outputs([batch]), whole, spreads) if differs else None,
         tuple(name for name, norm in norms.items() if norm.training),
         tuple(name for name, norm in norms.items() if getattr(norm, "running_mean", None) is None),
     )
@@ -180,7 +185,7 @@ class _Observing:
             *mode,
             _scores(scores, targets),
             self.alone,
-            self._chance(batches, batch, pooled, seen),
+            self._chance(batches, running, pooled, batch, seen),
         )
 
     def _gap(self, one: Outputs, other: Outputs) -> Gap | None:
@@ -189,31 +194,41 @@ class _Observing:
     def _mode(self, batches: Sequence[Any], running: Outputs) -> tuple[Gap | None, Gap | None]:
         """Run the first batch twice with all but norms and dropout in training mode, statistics as they were."""
         try:
-            first, second = (self.passes.training_code(batches) for _ in range(2))
+            first = self.passes.training_code(batches)
+            found = self._gap(first, running)
+            if found is None or found.relative < NOTHING:
+                return found, None
+            return found, self._gap(first, self.passes.training_code(batches))
         except XhatError:  # a model that wants its targets in training, say
             return None, None
-        return self._gap(first, running), self._gap(first, second)
 
     def _chance(
-        self, batches: Sequence[Any], batch: Outputs, pooled: Outputs, seen: Mapping[str, Seen]
+        self,
+        batches: Sequence[Any],
+        running: Outputs,
+        pooled: Outputs,
+        batch: Outputs,
+        seen: Mapping[str, Seen],
     ) -> Chance:
+        """Run some batches again, where a gap is wide enough that a rule may speak of it."""
         run = self.passes
         noise = 0.0
-        if len(batches) > 1:
+        if len(batches) < 2:
+            return Chance(noise, (), (), ())
+        if _is_wide(self._gap(running, pooled)):
             # Statistics of two halves differ by twice the noise of each, which is twice that of the whole.
             sides = [
                 _moments({name: part.part(slice(side, None, 2)) for name, part in seen.items()})
                 for side in (0, 1)
             ]
-            few = batches[: AGAIN // 2]
+            few = batches[: 2 if len(batches) > AGAIN else 1]
             between = self._gap(*(run.fixed_statistics(few, side) for side in sides))
             noise = between.square / 4 if between else 0.0
-        others = _mixed_or_none(batches, run) if len(batches) > 1 else None
+        others = _mixed_or_none(batches, run) if _is_wide(self._gap(pooled, batch)) else None
         if others is None:
             return Chance(noise, (), (), ())
         made, by_batch = others
         still = run.fixed_statistics(made, _moments(seen))
-        run.evaluation()
         halves = [_in_halves(run.batch_statistics, each) for each in made]
         return Chance(
             noise,
@@ -227,6 +242,10 @@ class _Observing:
     def _each(self, one: Outputs, other: Outputs) -> tuple[Gap, ...]:
         found = (gap([a], [b], self.spreads) for a, b in zip(one, other, strict=True))
         return tuple(each for each in found if each is not None)
+
+
+def _is_wide(found: Gap | None) -> bool:
+    return found is not None and not found.relative < WIDE
 
 
 def _mixed_or_none(batches: Sequence[Any], passes: Passes) -> tuple[list[Any], Outputs] | None:

@@ -49,7 +49,7 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
     "BN301": {warning: "Evaluation computes something else than training, whatever the statistics are."},
     "BN302": {
         warning: "Evaluation normalises with statistics of other data or of earlier weights.",
-        error: "Statistics change outputs as much as another sample would.",
+        error: "Wrong statistics change outputs as much as another sample would.",
     },
     "BN303": {
         info: "A single small batch, such as the last one, is noisier than the others.",

@@ -5,7 +5,7 @@ more than chance: at most 1% of healthy models have such a channel at all (Bonfe
 of all norms, samples as units so that neighbouring pixels do not count twice, the running average's own noise
 included). Second, statistics of the batches in place of the running ones, as `xhat.recalibrate_` writes them, move
 the outputs by 0.25 of their spread over samples or more, after what chance moves is taken off (with a single batch,
-where that is not known: 0.5). From 1.0 on it is an error: outputs change as much as they differ between samples.
+where that is not known: 0.5). From 1.0 on it is an error where class targets show that the loss is the worse for it.
 
 Why it harms: evaluation normalises with the running statistics. Where they are of other data or of earlier weights,
 every layer behind gets inputs that it was not trained on: good in training mode, bad in evaluation mode.
@@ -75,7 +75,7 @@ def check(case: Case) -> Iterator[Finding]:
         )
         if worse
         else say("Recalibrate on training data: xhat.recalibrate_(model, batches)."),
-        severity=Severity.error if effect >= BROKEN else Severity.warning,
+        severity=Severity.error if effect >= BROKEN and worse is False else Severity.warning,
         repairable=not worse,
     )
 
@@ -104,9 +104,10 @@ def running(case: Case) -> Mapping[str, Running]:
     return found
 
 
-def _recalibrated_is_worse(observed: Observed) -> bool:
+def _recalibrated_is_worse(observed: Observed) -> bool | None:
+    """Return whether the loss is higher with statistics of the batches; None where there are no targets."""
     scores = observed.scores
-    return "running" in scores and scores["pooled"].loss > scores["running"].loss
+    return scores["pooled"].loss > scores["running"].loss if "running" in scores else None
 
 
 def _message(
