@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree
 
 from xhat.errors import DataError, ModelError, UsageError
@@ -37,12 +38,16 @@ def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> A
 
 def arguments_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and keyword arguments that a batch stands for; targets are left out."""
-    if isinstance(batch, tuple | list):
+    if _is_several(batch):
         if not batch:
             raise DataError("a batch is empty; it holds the input first, then targets if there are any")
         first = batch[0]
-        return (tuple(first), {}) if isinstance(first, tuple | list) else _one(first)
+        return (tuple(first), {}) if _is_several(first) else _one(first)
     return _one(batch)
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, tuple | list) and not isinstance(value, PackedSequence)
 
 
 def _one(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -12,7 +12,6 @@ MOVING = frozenset(
         "detach_copy",
         "expand_copy",
         "flip",
-        "index_select",
         "native_channel_shuffle",
         "permute_copy",
         "pixel_shuffle",

@@ -31,7 +31,7 @@ class Call:
     parent: "Call | None"  # the call from within which it was called
     training: bool  # the module's mode
     begin: int  # operations done before
-    end: int = -1  # operations done when it returned; -1 if it raised
+    end: int = -1  # operations done when it returned, or raised: then it has no outputs
     inputs: tuple[Access, ...] = ()  # tensors in arguments, in their order
     outputs: tuple[Access, ...] = ()
     children: list["Call"] = field(default_factory=list)

@@ -252,12 +252,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _moves(name: str, func: Any, given: list[Tensor], results: list[Tensor], written: list[Tensor]) -> bool:
     """Whether an operation only moves the values of its one tensor."""
-    if written or len(results) != 1 or not given:
-        return False
-    if any(other is not given[0] for other in given) and name != "index_select":
+    if written or len(results) != 1 or len(given) != 1:
         return False
     if name == "_to_copy":
         return results[0].dtype == given[0].dtype
-    if name == "slice_scatter":
-        return False
-    return name in MOVING and len(given) == 1
+    return name in MOVING
