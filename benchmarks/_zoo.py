@@ -86,6 +86,11 @@ def build(zoo: str, name: str) -> nn.Module:
         if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
             # Its fixed size is all that asks for inputs of 224 pixels, which take twelve times as long as 64.
             features.final_pool = nn.AdaptiveAvgPool2d(1)
+        for module_name, buffer in model.named_buffers():
+            if module_name.endswith(
+                ".index"
+            ):  # CondenseNet's choice of channels: all zero until it is trained
+                buffer.copy_(torch.randperm(buffer.numel()) % buffer.numel())
         return model
     import timm
 

@@ -38,7 +38,7 @@ from _environment import environment
 from _follows import Follows, follows
 
 PER_FAMILY = {"pytorchcv": 1, "timm": 2}
-SEED, SECONDS, GIGABYTES = 0, 420, 9
+SEED, SECONDS, GIGABYTES = 0, 900, 9
 TOLERANCE = 1e-6  # of outputs, relative to the largest, in float64
 Made = dict[str, Any]
 
@@ -73,6 +73,22 @@ def randomise_(model: nn.Module, inputs: tuple[Any, ...], *, seed: int) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def blind(model: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
+    """Return the affine batch norms that the outputs do not depend on: there a wrong fold would not be seen."""
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.affine}
+    tensors = [
+        x for x in tree_leaves(model(*copy.deepcopy(inputs))) if isinstance(x, Tensor) and x.requires_grad
+    ]
+    drawn = torch.Generator().manual_seed(0)
+    total = sum((x * torch.randn(x.shape, generator=drawn, dtype=x.dtype)).sum() for x in tensors)
+    wanted = [parameter for norm in norms.values() for parameter in (norm.weight, norm.bias)]
+    if not tensors or not wanted:
+        return list(norms)
+    found = torch.autograd.grad(total, [x.requires_grad_() for x in wanted], allow_unused=True)
+    moved = [gradient is not None and bool(gradient.any()) for gradient in found]
+    return [name for name, a, b in zip(norms, moved[::2], moved[1::2], strict=True) if not (a or b)]
 
 
 def outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
@@ -201,6 +217,7 @@ def measure(zoo: str, name: str) -> Made:
         "direct_own_forward": sum(not norm.plain for norm in direct.values()),
         "repeats_itself": difference(first, outputs(model, inputs)) == 0.0,
         "moves_with_beta": difference(first, outputs(moved, inputs)),
+        "blind": blind(model, inputs),
         "fx": side(by_fx, model, inputs, others, direct),
     }
     if importlib.util.find_spec("xhat.surgery.fold"):
@@ -241,6 +258,7 @@ def summary(models: dict[str, Made]) -> Made:
     totals |= {
         key: sum(found[key] for found in done.values()) for key in ("norms", "direct", "direct_own_forward")
     }
+    totals["blind"] = sum(len(found.get("blind", ())) for found in done.values())
     for who in ("fx", "xhat"):
         sides = {name: found[who] for name, found in done.items() if who in found}
         if not sides:

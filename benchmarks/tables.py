@@ -100,6 +100,7 @@ def fold_zoo(result: Result) -> list[str]:
         f"{total['models']} architectures of {zoos}, {total['norms']:,} BN layers. {total['direct']:,} of them "
         f"directly follow their only convolution or linear layer, and {total['direct_own_forward']:,} more where one "
         "of both is a class of the zoo with a forward of its own. "
+        f"On {total['blind']} BN layers the outputs do not depend. "
         f"{total['not_run']} chosen architectures could not be built or run."
         f"{'' if whole else ' The run is not whole.'}",
         "",

@@ -120,6 +120,18 @@ def test_randomised_statistics_keep_activations_in_scale():
     assert all(float((m.running_mean != 0).all()) for m in model if isinstance(m, nn.BatchNorm2d))
 
 
+def test_a_norm_that_outputs_do_not_depend_on_is_told():
+    class Dead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.a(x) + 0 * self.b(x)
+
+    assert zoo.blind(Dead().double().eval(), X) == ["b"]
+
+
 def test_summary_counts_what_is_wrong_and_leaves_it_out():
     def made(difference, folded):
         return {
