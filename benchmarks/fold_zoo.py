@@ -258,7 +258,8 @@ def summary(models: dict[str, Made]) -> Made:
     totals |= {
         key: sum(found[key] for found in done.values()) for key in ("norms", "direct", "direct_own_forward")
     }
-    totals["blind"] = sum(len(found.get("blind", ())) for found in done.values())
+    if all("blind" in found for found in done.values()):
+        totals["blind"] = sum(len(found["blind"]) for found in done.values())
     for who in ("fx", "xhat"):
         sides = {name: found[who] for name, found in done.items() if who in found}
         if not sides:

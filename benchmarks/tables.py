@@ -85,6 +85,7 @@ def fold_zoo(result: Result) -> list[str]:
     """What became of the models and of their BN layers, by tool; then the reasons of refusals."""
     total = result["summary"]
     xhat, fx = total["xhat"], total["fx"]
+    blind = f"The outputs do not depend on {total['blind']} of them. " if "blind" in total else ""
     whole = {who["models"] for who in (xhat, fx)} == {total["models"]}
     zoos = " and ".join(f"{zoo} {version}" for zoo, version in result["zoos"].items())
     rows = {
@@ -100,7 +101,7 @@ def fold_zoo(result: Result) -> list[str]:
         f"{total['models']} architectures of {zoos}, {total['norms']:,} BN layers. {total['direct']:,} of them "
         f"directly follow their only convolution or linear layer, and {total['direct_own_forward']:,} more where one "
         "of both is a class of the zoo with a forward of its own. "
-        f"On {total['blind']} BN layers the outputs do not depend. "
+        f"{blind}"
         f"{total['not_run']} chosen architectures could not be built or run."
         f"{'' if whole else ' The run is not whole.'}",
         "",
