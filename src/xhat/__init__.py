@@ -35,6 +35,7 @@ _FROM = {
     "remove_batch_norm": "surgery",
     "unfreeze_": "surgery",
     "update_once": "surgery",
+    "watch": "doctor",
 }
 
 __all__ = ["reuse_memory", *_PARTS, *_FROM]

@@ -6,5 +6,19 @@ from xhat.doctor.repair import Repair, repair
 from xhat.doctor.rule import Rule
 from xhat.doctor.rules import RULES
 from xhat.doctor.severities import SEVERITIES
+from xhat.doctor.watch import Watched, watch
 
-__all__ = ["RULES", "SEVERITIES", "Diagnosis", "Finding", "Repair", "Rule", "Severity", "Skipped", "diagnose", "repair"]
+__all__ = [
+    "RULES",
+    "SEVERITIES",
+    "Diagnosis",
+    "Finding",
+    "Repair",
+    "Rule",
+    "Severity",
+    "Skipped",
+    "Watched",
+    "diagnose",
+    "repair",
+    "watch",
+]

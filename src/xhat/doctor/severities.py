@@ -61,6 +61,21 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
         warning: "Outputs hang a little on the other samples of a batch.",
         error: "The same input gets another answer in another batch.",
     },
+    "BN401": {warning: "What was to stay as it was pretrained moves to the new data's statistics."},
+    "BN402": {
+        info: "Statistics are those of all inputs, also of those given for another purpose.",
+        warning: "Each batch counts twice or more, so the running average is shorter than it says.",
+    },
+    "BN403": {
+        info: "Batch norm's batch is the microbatch, which is large enough.",
+        warning: "Means and variances of microbatches are noisy, however many are accumulated.",
+    },
+    "BN501": {
+        info: "Ranks differ by their last batch, as between two steps of DistributedDataParallel.",
+        warning: "Ranks evaluate, and would save, different models.",
+        error: "Statistics of the ranks have little to do with each other.",
+    },
+    "BN502": {warning: "The batch that counts is one rank's, and it is small."},
 }
 
 

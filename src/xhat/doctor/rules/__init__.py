@@ -24,6 +24,11 @@ from xhat.doctor.rules import (
     bn303_too_few_values,
     bn304_batches_not_iid,
     bn305_eval_depends_on_batch,
+    bn401_frozen_but_drifting,
+    bn402_updated_more_than_once,
+    bn403_microbatches,
+    bn501_ranks_differ,
+    bn502_small_rank_batches,
 )
 
 _MODULES: tuple[ModuleType, ...] = (
@@ -46,6 +51,11 @@ _MODULES: tuple[ModuleType, ...] = (
     bn303_too_few_values,
     bn304_batches_not_iid,
     bn305_eval_depends_on_batch,
+    bn401_frozen_but_drifting,
+    bn402_updated_more_than_once,
+    bn403_microbatches,
+    bn501_ranks_differ,
+    bn502_small_rank_batches,
 )
 
 # In the order in which they are applied.

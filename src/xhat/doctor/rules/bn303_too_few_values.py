@@ -129,4 +129,4 @@ def _ragged(observed: Observed, counts: dict[str, tuple[int, ...]], single: list
         )
 
 
-RULE = Rule("BN303", "too-few-values", check, needs=frozenset({"batches"}))
+RULE = Rule("BN303", "too-few-values", check, needs=frozenset({"batches"}), explained_by=("BN502",))
