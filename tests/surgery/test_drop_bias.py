@@ -1,7 +1,7 @@
 """Dropping biases that batch norm cancels changes neither training nor evaluation, exactly."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.landscape.everything import look_around
-from tests.surgery.nets import Net, fresh, gap, leaves, outputs, quickly, randomise_
+from tests.surgery.nets import Net, fresh, gap, leaves, outputs, randomise_
 from tests.surgery.users import BatchNormAct
 from xhat import drop_bias, freeze_
 from xhat.surgery import Surgery
@@ -19,10 +19,7 @@ from xhat.surgery import Surgery
 EXACT = 1e-9
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quickly() -> Iterator[None]:
-    with quickly():
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @dataclass

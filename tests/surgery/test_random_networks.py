@@ -9,7 +9,7 @@ import argparse
 import copy
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -77,12 +77,7 @@ def judged(net: Random, x: Tensor) -> Counter[str]:
     return counts
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quickly() -> Iterator[None]:
-    with quickly():
-        yield
-
-
+pytestmark = pytest.mark.usefixtures("quick")
 WRONG = ("missed", "untold", "wrong")
 
 

@@ -1,7 +1,7 @@
 """The twins without and with batch norm compute the same in evaluation mode."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.landscape.everything import look_around
-from tests.surgery.nets import Net, fresh, gap, norms_of, outputs, quickly, randomise_
+from tests.surgery.nets import Net, fresh, gap, norms_of, outputs, randomise_
 from tests.surgery.users import BatchNormAct
 from xhat import add_batch_norm, fold, freeze_, remove_batch_norm
 from xhat.nn import ChannelAffine, WithBatchNorm
@@ -20,10 +20,7 @@ from xhat.surgery import Surgery
 EXACT = 1e-9
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quickly() -> Iterator[None]:
-    with quickly():
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @dataclass
