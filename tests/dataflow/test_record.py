@@ -327,6 +327,15 @@ def test_what_other_threads_do_is_not_seen() -> None:
     assert found.source(found.calls["bn"][0]).kind == "unknown"
 
 
+@pytest.mark.parametrize(
+    "leave", [lambda y: torch.from_numpy(y.numpy().copy()), lambda y: torch.tensor(y.tolist())]
+)
+def test_values_that_leave_torch_come_from_somewhere_unknown(leave: Callable[[Tensor], Tensor]) -> None:
+    found = flow(lambda n, x: n.bn(leave(n.conv(x))))
+    assert found.source(found.calls["bn"][0]).kind in ("unknown", "function")
+    assert found.source(found.calls["bn"][0]).name != "conv"
+
+
 def test_the_model_stays_as_it_was() -> None:
     model = make()
     x = torch.randn(4, 3)

@@ -29,7 +29,8 @@ def record(
     """Run the model once in each mode and return what reached what; the model is left as it was.
 
     Nothing is traced symbolically, so any control flow in Python works; what is recorded is what these inputs
-    made the model do. Operations done in other threads are not seen.
+    made the model do. Not seen are operations done in other threads, and values that leave torch as numpy arrays
+    or lists.
 
     Args:
         model: Any module.
