@@ -111,7 +111,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
             ["--preset", "--claims", "--model", "--data", "--out", "--seeds", "--workers", "--list"],
         ),
         (["report", "--help"], ["--format", "html|csv|parquet", "without training"]),
-        (["explain", "--help"], ["A claim or a law"]),
+        (["explain", "--help"], ["A claim, a law or a rule"]),
     ],
 )
 def test_help(xhat_, words, expected):
@@ -171,7 +171,7 @@ def test_the_installed_command_starts_without_torch(command):
         (["study", "--preset", "paper"], "--data cifar10:FOLDER"),
         (["report", "--out", "nowhere"], "there is no folder nowhere"),
         (["report", "--format", "xlsx"], "Invalid value for '--format'"),
-        (["explain", "larger-rl"], "error: unknown claim or law 'larger-rl'. Did you mean larger-lr?"),
+        (["explain", "larger-rl"], "error: unknown claim, law or rule 'larger-rl'. Did you mean larger-lr?"),
     ],
 )
 def test_wrong_usage_is_told_and_exits_with_2(xhat_, words, told):

@@ -18,8 +18,13 @@ from xhat.study.laws import LAWS
 from xhat.study.result import ClaimText, Study
 
 
-def print_catalogue(console: Console, _: Translate = str) -> None:
-    """Print all claims and laws with their titles, and the shipped full run's verdicts if there is one."""
+def print_catalogue(console: Console, _: Translate = str, *, rules: bool = False) -> None:
+    """Print all claims and laws with their titles, and the shipped full run's verdicts if there is one.
+
+    Args:
+        console: Where to.
+        rules: Whether the doctor's rules are listed too.
+    """
     full = shipped()
     found = _verdicts(full) if full else {}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(full), header_style="dim")
@@ -30,7 +35,8 @@ def print_catalogue(console: Console, _: Translate = str) -> None:
         table.add_column(_("full run"), no_wrap=True)
     names = {name: (_("claim"), _(claim.text.title)) for name, claim in CLAIMS.items()}
     names |= {name: (_("law"), _(_module_words(check)[0])) for name, check in LAWS.items()}
-    names |= {code: (_("rule"), _(rule.page[0])) for code, rule in RULES.items()}
+    if rules:
+        names |= {code: (_("rule"), _(rule.page[0])) for code, rule in RULES.items()}
     for name, (kind, title) in names.items():
         state = verdict(found[name], _) if name in found else Text("–")
         table.add_row(Text(kind, "dim"), name, title, *([state] if full else []))

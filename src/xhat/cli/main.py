@@ -202,7 +202,7 @@ def explain(
 
     _ = translator(lang)
     if name is None:
-        print_catalogue(console, _)
+        print_catalogue(console, _, rules=True)
     else:
         print_explanation(console, name, _)
 
