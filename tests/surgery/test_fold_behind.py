@@ -50,6 +50,19 @@ BEHIND: dict[str, Case] = {
         ),
         (2, 5, 4),
     ),
+    "view-of-what-it-lays-out": Case(
+        linked(
+            lambda n, x: n.bn(n.fc(x).transpose(1, 2)).view(2, -1), fc=nn.Linear(4, 6), bn=nn.BatchNorm1d(6)
+        ),
+        (2, 5, 4),
+    ),
+    "expanded-and-changed-in-place": Case(
+        linked(
+            lambda n, x: n.bn(n.conv(x).expand(-1, -1, 4, 4)).relu_(),
+            conv=nn.Conv2d(3, 4, (5, 6)),
+            bn=nn.BatchNorm2d(4),
+        )
+    ),
     "linear-4d-flattened": Case(
         linked(
             lambda n, x: n.bn(n.fc(x).flatten(0, 2)).view(*x.shape[:-1], 6),

@@ -62,6 +62,7 @@ class Link:
     # behind: (norm's channels,), the layer's output channel that each is; in front: by layer (its input channels,),
     # the norm's channel that each is
     channels: tuple[Tensor, ...]
+    lays_out: bool = False  # whether the order in memory that the norm gave its result is needed
 
 
 def norm_op(flow: Flow, call: Call, *, fixed: bool = True) -> tuple[Op | None, Access]:

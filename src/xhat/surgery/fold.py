@@ -1,12 +1,14 @@
 """Fold batch norms into the convolutions and linear layers beside them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from xhat.dataflow import Flow, record
+from xhat.nn import Contiguous
 from xhat.norms import is_batch_norm, is_fixed_norm
 from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link
@@ -33,7 +35,8 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
         kwargs: Its example keyword arguments.
 
     Returns:
-        The copy, in evaluation mode; a folded batch norm is ``nn.Identity``, or what else its class does.
+        The copy, in evaluation mode; a folded batch norm is ``nn.Identity``, ``xhat.nn.Contiguous`` where a
+            view behind it needs that, or what else its class does.
         ``changes`` and ``refusals`` together name every batch norm.
 
     Raises:
@@ -52,7 +55,10 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
         assert flow is not None
         links, refusals = _links(result, flow, [name for name in names if name not in changes])
         if links:
-            good, bad = Trial(result, arguments, partial(_apply, flow=flow)).split(links)
+            trial = Trial(result, arguments, partial(_apply, flow=flow))
+            good, bad = trial.split(links)
+            if bad:  # the identity may hand on what a view or a change in place behind it does not take
+                good, bad = trial.split([*good, *(replace(link, lays_out=True) for link in bad)])
             refusals |= dict.fromkeys((link.norm for link in bad), _WRONG)
             changes |= {change.module: change for change in _apply(result, good, flow)}
             if good and any(_beside(flow, name, good) for name in refusals):
@@ -84,9 +90,10 @@ def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
     changes = []
     for link in links:
         absorb_(model, link)
-        rest = remove_(model, flow, link.norm)
+        rest = remove_(model, flow, link.norm, instead=Contiguous() if link.lays_out else None)
         where = "before" if link.side == "behind" else "after"
         words = f"folded into {' and '.join(link.layers)} {where} it" + (f"; {rest}" if rest else "")
+        words += "; its result is made contiguous" if link.lays_out else ""
         changes.append(Change(link.norm, words))
     return changes
 
