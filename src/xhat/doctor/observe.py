@@ -101,12 +101,23 @@ def observe(
     given = list(each_batch(batches, limit=limit))
     norms = batch_norms(model)
     with unchanged(model):
-        # Within a model in training mode a norm in evaluation mode is one that the user freezes.
-        frozen = {name for name, norm in norms.items() if model.training and not norm.training}
+        frozen = _frozen_by_mode(model, norms)
         alone = _alone(model, given[0], forward, norms)
         model.train()
         frozen |= {name for name, norm in norms.items() if not norm.training}
         return _Observing(Passes(model, norms, forward, frozenset(frozen)), given, alone).done()
+
+
+def _frozen_by_mode(model: nn.Module, norms: Mapping[str, nn.Module]) -> set[str]:
+    """Return the norms that are in evaluation mode amid layers in training mode: so users freeze them.
+
+    A new wrapper, itself in training mode, around a model in evaluation mode freezes nothing.
+    """
+    own = set(norms.values())
+    others = (module for module in model.modules() if module not in own and module is not model)
+    if not model.training or not any(module.training for module in others):
+        return set()
+    return {name for name, norm in norms.items() if not norm.training}
 
 
 def _alone(model: nn.Module, batch: Any, forward: Forward | None, norms: Mapping[str, nn.Module]) -> Alone:

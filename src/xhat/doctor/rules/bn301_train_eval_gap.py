@@ -1,12 +1,12 @@
 """Outputs differ between training and evaluation mode for a reason other than batch norm's statistics.
 
-Looked for: the first batch is run with all batch norms normalising by their running statistics and dropout off: once
-with all other modules in evaluation mode, twice with them in training mode. Outputs that differ by 0.1 of their
-spread over samples or more, and the same way each time, come from code that asks for the mode. Second, four batches
-of mixed samples are run by their own statistics, whole and in halves, against the statistics of all batches. Pure
-batch noise would double in the halves (in mean square); what does not, above 0.25 of the spread and beyond chance
-(one-sided Student test over batches, 0.1%), is a norm whose two modes disagree. Random differences, as of stochastic
-depth, are not findings.
+Looked for: the first batch is run with all batch norms normalising by their running statistics and dropout off:
+once with all other modules in evaluation mode, twice with them in training mode. Outputs that differ by 0.1 of
+their spread over samples or more, and the same way each time, come from code that asks for the mode. Second, four
+batches of mixed samples, of 16 or more, are run by their own statistics, whole and in halves, against the
+statistics of all batches. Pure batch noise would double in the halves (in mean square); what does not, above 0.25
+of the spread and beyond chance (one-sided Student test over batches, 1%), is a norm whose two modes disagree.
+Random differences, as of stochastic depth, are not findings.
 
 Why it harms: what was trained is not what is evaluated. Evaluation then is worse than training for a reason that
 no more data and no other statistics can mend.
@@ -34,7 +34,8 @@ from xhat.lang import say
 
 BY_MODE = 0.1  # of the outputs' spread: what code that asks for the mode must move
 BY_NORMS = 0.25
-RATE = 0.001
+RATE = 0.01
+SMALLEST = 16  # samples; of smaller batches the noise no longer doubles in the halves
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -79,7 +80,7 @@ def beyond_noise(observed: Observed) -> float | None:
     The noise of batch statistics falls as 1/m, so with d² = b² + v/m and 2v/m in halves, b² = 2d² − d²(halves).
     """
     whole, halves = observed.chance.mixed, observed.chance.halves
-    if len(halves) < 3 or len(halves) != len(whole):
+    if len(halves) < 3 or len(halves) != len(whole) or min(observed.samples) < SMALLEST:
         return None
     left = [2 * a.square - b.square for a, b in zip(whole, halves, strict=True)]
     mean = sum(left) / len(left)
@@ -90,4 +91,6 @@ def beyond_noise(observed: Observed) -> float | None:
     return math.sqrt(mean)
 
 
-RULE = Rule("BN301", "train-eval-gap", check, needs=frozenset({"batches"}), explained_by=("BN105", "BN304"))
+RULE = Rule(
+    "BN301", "train-eval-gap", check, needs=frozenset({"batches"}), explained_by=("BN105", "BN303", "BN304")
+)

@@ -4,8 +4,9 @@ Looked for, both at once. First, in some channel the running mean or variance di
 more than chance: at most 1% of healthy models have such a channel at all (Bonferroni's correction over all channels
 of all norms, samples as units so that neighbouring pixels do not count twice, the running average's own noise
 included). Second, statistics of the batches in place of the running ones, as `xhat.recalibrate_` writes them, move
-the outputs by 0.25 of their spread over samples or more, after what chance moves is taken off (with a single batch,
-where that is not known: 0.5). From 1.0 on it is an error where class targets show that the loss is the worse for it.
+the outputs by 0.25 of their spread over samples or more, after what chance moves is taken off (by 0.5 with fewer
+than 128 samples or a single batch, where that is not well known). From 1.0 on it is an error where class targets show
+that the loss is the worse for it.
 
 Why it harms: evaluation normalises with the running statistics. Where they are of other data or of earlier weights,
 every layer behind gets inputs that it was not trained on: good in training mode, bad in evaluation mode.
@@ -34,7 +35,8 @@ from xhat.doctor.rules._recalibration import recalibrate
 from xhat.lang import Phrase, listed, say
 
 EFFECT = 0.25  # of the outputs' spread
-SINGLE = 0.5  # where one batch cannot tell chance
+EFFECT_FEW = 0.5  # where chance is not well known
+MANY = 128  # samples
 BROKEN = 1.0
 SHOWN = 3
 
@@ -43,7 +45,8 @@ def check(case: Case) -> Iterator[Finding]:
     """Compare running statistics with those of the batches, and what both make of the outputs."""
     observed: Observed = case.observed
     effect = effect_of(observed)
-    if effect is None or effect < (EFFECT if len(observed.samples) > 1 else SINGLE):
+    many = len(observed.samples) > 1 and sum(observed.samples) >= MANY
+    if effect is None or effect < (EFFECT if many else EFFECT_FEW):
         return
     differ = differing(observed.seen, running(case))
     beyond = {name: d for name, d in differ.items() if bool(d.beyond.any())}
