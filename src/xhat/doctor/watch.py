@@ -29,7 +29,7 @@ class Pass:
     step: int  # optimiser steps done before it
     values: int  # values a channel
     samples: int  # of the input: its first axis
-    fingerprint: float  # sum of what the model was given: equal inputs have equal ones; NaN where unknown
+    fingerprint: float  # weighted sum of what the model was given: equal for equal inputs; NaN where unknown
     updated: bool  # whether running statistics changed in it
     recomputed: bool  # within a backward pass, as checkpointing does
 
@@ -141,7 +141,7 @@ class _Watching:
         self.model, self.layers, self.depth = model, layers, probe_depth()
         self.seen = Watched({name: _start_of(layer, model.training) for name, layer in layers.items()})
         self.before = {name: _copies(layer) for name, layer in layers.items()}
-        # Identity and version of the buffers tell an update from none, without reading numbers.
+        # Identity and version of the buffers tell an update from none, without reading numbers from a device.
         self.state = {name: _version(layer) for name, layer in layers.items()}
         self.handles: list[RemovableHandle] = []
         self.accumulated: dict[int, int] = {}
@@ -193,10 +193,7 @@ class _Watching:
 
     def _given(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if probe_depth() <= self.depth:
-            given = (t.detach() for t in tensors_of((args, kwargs)))
-            self.fingerprint = sum(
-                (float(t.sum(dtype=torch.float64)) for t in given if not t.is_complex()), 0.0
-            )
+            self.fingerprint = sum(map(_fingerprint, tensors_of((args, kwargs))), 0.0)
 
     def _accumulated(self, parameter: Tensor) -> None:
         self.accumulated[id(parameter)] = self.accumulated.get(id(parameter), 0) + 1
@@ -218,6 +215,13 @@ def _start_of(layer: _BatchNorm, training: bool) -> WatchedNorm:
     )
 
 
+def _fingerprint(tensor: Tensor) -> float:
+    """Return a sum with weights that differ by place, so that turned or sorted values have another one."""
+    values = tensor.detach().abs() if tensor.is_complex() else tensor.detach()
+    values = values.reshape(-1).float()
+    return float(values @ torch.linspace(1, 2, len(values), device=values.device))
+
+
 def _trains(layer: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
 
@@ -227,6 +231,13 @@ def _copies(layer: nn.Module) -> list[Tensor]:
     return [buffer.detach().clone() for buffer in buffers if isinstance(buffer, Tensor)]
 
 
-def _version(layer: nn.Module) -> tuple[int, ...]:
-    buffer = getattr(layer, "running_mean", None)
-    return (id(buffer), buffer._version) if isinstance(buffer, Tensor) else ()
+def _version(layer: nn.Module) -> tuple[float, ...]:
+    """Return what changes with an update; torch's kernel moves the statistics without raising their version."""
+    found: list[float] = []
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        buffer = getattr(layer, name, None)
+        if isinstance(buffer, Tensor):
+            found += (id(buffer), buffer._version)
+    if not isinstance(getattr(layer, "num_batches_tracked", None), Tensor):
+        found += (float(buffer.sum()) for buffer in _copies(layer))
+    return tuple(found)
