@@ -1,8 +1,9 @@
 """Try a change of a model on a copy whose batch norms have random parameters and statistics."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xhat.norms import is_batch_norm, is_fixed_norm
 from xhat.surgery._duplicate import duplicate
+from xhat.surgery._random import randomised_norms, values_like
 from xhat.trees import cloned, map_tensors, tensors_in, to_dtype
 
 Part = TypeVar("Part")
@@ -21,11 +22,12 @@ SEED = 0x5EED
 # A part that is wrong changes outputs by a per cent and more; rounding in float64 by 1e-10 and less, in a model
 # that computes some of it in float32 by 1e-6.
 TOLERANCE = 1e-5
+SAMPLES = 4096  # values of a watched module's output that are compared, or one a channel
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the model as it was."""
+    """One run of the model as it was; the first is on the arguments given, in evaluation mode."""
 
     arguments: Arguments
     training: bool
@@ -38,6 +40,8 @@ class Setting:
 
     model: nn.Module
     runs: tuple[Run, ...]
+    watch: Collection[str]  # full names of modules
+    seen: list[Tensor]  # some of what they returned in the first run
     tolerance: float
 
 
@@ -53,6 +57,8 @@ class Trial(Generic[Part]):
         inputs: Its example arguments.
         apply: Applies parts of the change to a model, in place.
         training: Whether outputs in training mode must stay as well.
+        watch: Full names of modules whose outputs must stay too: the model's own may hang on some of them only
+            a little, or not at all on these inputs.
     """
 
     def __init__(
@@ -62,8 +68,9 @@ class Trial(Generic[Part]):
         apply: Callable[[nn.Module, Sequence[Part]], object],
         *,
         training: bool = False,
+        watch: Collection[str] = (),
     ) -> None:
-        self._setting = _setting(model, inputs, training)
+        self._setting = _setting(model, inputs, training, watch)
         self._apply = apply
 
     def split(self, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
@@ -95,6 +102,9 @@ class Trial(Generic[Part]):
                 difference(done.outputs, run(model, done.arguments, training=done.training))
                 <= setting.tolerance
                 for done in setting.runs
+            ) and (
+                difference(setting.seen, look(model, setting.runs[0].arguments, setting.watch))
+                <= setting.tolerance
             )
         except Exception:  # the change broke the user's code, as where it reads an attribute that is gone
             return False
@@ -110,6 +120,37 @@ def run(model: nn.Module, arguments: Arguments, *, training: bool = False) -> li
         model = duplicate(model).train()
     with _seeded(), torch.no_grad():
         return [tensor.detach() for tensor in tensors_in(model(*args, **kwargs))]
+
+
+def look(model: nn.Module, arguments: Arguments, names: Collection[str]) -> list[Tensor]:
+    """Return some of what modules of the model return, in the order of their calls.
+
+    Apart from ``run``, since hooks make some modules take another path, and the compiler compile anew.
+    """
+    seen: list[Tensor] = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        seen.extend(_some(tensor) for tensor in tensors_in(output))
+
+    handles = [model.get_submodule(name).register_forward_hook(note) for name in names]
+    try:
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # as in recording
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            run(model, arguments)
+        return seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """Return a copy of some values, of all channels: a module's whole output would be too much to hold."""
+    if tensor.dim() < 2 or tensor.numel() <= SAMPLES:
+        return tensor.detach().clone()
+    by_channel = tensor.detach().movedim(1, 0).flatten(1)
+    step = max(1, tensor.numel() // SAMPLES)
+    return by_channel[:, ::step].clone()
 
 
 @contextmanager
@@ -165,13 +206,13 @@ def max_abs_error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     return max(gaps, default=0.0)
 
 
-def _setting(model: nn.Module, inputs: Arguments, training: bool) -> Setting:
+def _setting(model: nn.Module, inputs: Arguments, training: bool, watch: Collection[str]) -> Setting:
     """Return the hardest setting that the model runs in."""
     failed: Exception | None = None
     for dtype in (torch.float64, None):
         for randomise in (True, False):
             try:
-                return _try(model, inputs, dtype, randomise, training)
+                return _try(model, inputs, dtype, randomise, training, watch)
             except Exception as error:  # float32 inside the model's code; control flow that hangs on values
                 failed = error
     assert failed is not None
@@ -179,7 +220,12 @@ def _setting(model: nn.Module, inputs: Arguments, training: bool) -> Setting:
 
 
 def _try(
-    model: nn.Module, inputs: Arguments, dtype: torch.dtype | None, randomise: bool, training: bool
+    model: nn.Module,
+    inputs: Arguments,
+    dtype: torch.dtype | None,
+    randomise: bool,
+    training: bool,
+    watch: Collection[str],
 ) -> Setting:
     model = duplicate(model).eval()
     if dtype is not None:
@@ -187,18 +233,21 @@ def _try(
         inputs = to_dtype(inputs, dtype)
     generator = torch.Generator().manual_seed(SEED)
     if randomise:
-        with _randomised(model, generator):
+        with randomised_norms(model, generator):
             run(model, inputs)
     runs = [Run(inputs, False, run(model, inputs))]
     with suppress(Exception):  # a model may accept only some values
-        like = map_tensors(inputs, lambda tensor: _like(tensor, generator))
+        like = map_tensors(inputs, lambda tensor: values_like(tensor, generator))
         runs.append(Run(like, False, run(model, like)))
     if training:
-        runs += [Run(one.arguments, True, run(model, one.arguments, training=True)) for one in tuple(runs)]
-    return Setting(model, tuple(runs), TOLERANCE if dtype is not None else _rounding(model, runs))
+        given = [one.arguments for one in runs]
+        runs += [Run(one, True, run(model, one, training=True)) for one in given]
+    seen = look(model, inputs, watch)
+    tolerance = TOLERANCE if dtype is not None else _rounding(model, runs, seen, watch)
+    return Setting(model, tuple(runs), watch, seen, tolerance)
 
 
-def _rounding(model: nn.Module, runs: Sequence[Run]) -> float:
+def _rounding(model: nn.Module, runs: Sequence[Run], seen: list[Tensor], watch: Collection[str]) -> float:
     """Return what rounding may do to the outputs: 30 times what changes of the weights by one rounding do."""
     shaken = duplicate(model)
     generator = torch.Generator().manual_seed(SEED)
@@ -207,55 +256,6 @@ def _rounding(model: nn.Module, runs: Sequence[Run]) -> float:
             if parameter.is_floating_point():
                 noise = torch.randn(parameter.shape, generator=generator).to(parameter)
                 parameter.mul_(1 + noise * torch.finfo(parameter.dtype).eps)
-    moved = (difference(one.outputs, run(shaken, one.arguments, training=one.training)) for one in runs)
+    moved = [difference(one.outputs, run(shaken, one.arguments, training=one.training)) for one in runs]
+    moved.append(difference(seen, look(shaken, runs[0].arguments, watch)))
     return max(TOLERANCE, 30 * max(moved))
-
-
-def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random values of the same mean and spread; of integers, the same ones in another order."""
-    if not tensor.is_floating_point():
-        order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-        return tensor.flatten()[order].view(tensor.shape)
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-    spread = tensor.std() if tensor.numel() > 1 else tensor.new_ones(())
-    return noise * torch.where(spread > 0, spread, torch.ones_like(spread)) + tensor.mean()
-
-
-@contextmanager
-def _randomised(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """While the block runs the model, give each batch norm random parameters and statistics as it is called."""
-
-    def number(like: Tensor, low: float, high: float) -> Tensor:
-        return (torch.rand(like.shape, generator=generator) * (high - low) + low).to(like)
-
-    @torch.no_grad()
-    def randomise(norm: nn.Module, args: tuple[Any, ...]) -> None:
-        if not isinstance(getattr(norm, "running_mean", None), Tensor):
-            return
-        mean, var = norm.running_mean, norm.running_var
-        assert isinstance(mean, Tensor)
-        assert isinstance(var, Tensor)
-        x = args[0] if args and isinstance(args[0], Tensor) else None
-        if x is not None and x.dim() > 1 and x.shape[1] == mean.numel() and x.numel() > mean.numel():
-            seen = x.detach().to(var.dtype).movedim(1, 0).flatten(1)
-            spread = seen.var(1, correction=0)
-            spread = spread + 0.1 * spread.mean() + 1e-6
-            mean.copy_(seen.mean(1) + number(mean, -0.5, 0.5) * spread.sqrt())
-            var.copy_(spread * number(var, 0.5, 2.0))
-        else:
-            mean.copy_(number(mean, -0.5, 0.5))
-            var.copy_(number(var, 0.5, 2.0))
-        weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-        if isinstance(weight, Tensor):
-            sign = torch.where(number(weight, 0.0, 1.0) < 0.2, -1.0, 1.0)
-            weight.copy_(number(weight, 0.5, 1.5) * sign)
-        if isinstance(bias, Tensor):
-            bias.copy_(number(bias, -0.5, 0.5))
-
-    norms = [module for module in model.modules() if is_batch_norm(module) or is_fixed_norm(module)]
-    handles = [norm.register_forward_pre_hook(randomise) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -61,7 +61,7 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
             reasons[name] = str(refused)
     changes: list[Change] = []
     if places:
-        good, bad = Trial(result, arguments, _apply).split(places)
+        good, bad = Trial(result, arguments, _apply, watch=places).split(places)
         reasons |= dict.fromkeys(bad, "with batch norm behind it the model could not be run as before")
         changes = _apply(result, good)
     left = tuple(Refusal(name, reason) for name, reason in reasons.items())

@@ -74,7 +74,9 @@ def drop_bias(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = No
             refusals[name] = str(refused)
     good: list[Cancelled] = []
     if found:
-        good, bad = Trial(result, arguments, _apply, training=True).split(found)
+        good, bad = Trial(
+            result, arguments, _apply, training=True, watch={norm for one in found for norm in one.norms}
+        ).split(found)
         refusals |= {one.layer: "without it the outputs changed by more than rounding" for one in bad}
         _apply(result, good)
     changes = tuple(Change(one.layer, _words(one)) for one in good)

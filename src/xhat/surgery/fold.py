@@ -55,7 +55,7 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
         assert flow is not None
         links, refusals = _links(result, flow, [name for name in names if name not in changes])
         if links:
-            trial = Trial(result, arguments, partial(_apply, flow=flow))
+            trial = Trial(result, arguments, partial(_apply, flow=flow), watch=_watched(links))
             good, bad = trial.split(links)
             if bad:  # the identity may hand on what a view or a change in place behind it does not take
                 good, bad = trial.split([*good, *(replace(link, lays_out=True) for link in bad)])
@@ -83,6 +83,16 @@ def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Lin
         except Refused as refused:
             refusals[name] = str(refused)
     return links, refusals
+
+
+def _watched(links: Sequence[Link]) -> set[str]:
+    """Return modules whose outputs stay as they are: what stands for a norm, or the layers behind it."""
+    behind = {link.norm: link.layers[0] for link in links if link.side == "behind"}
+    in_front = {name for link in links if link.side == "in front" for name in link.layers}
+    return {
+        *behind,
+        *(in_front - set(behind.values())),
+    }  # a layer that takes a norm behind over gives another result
 
 
 def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:

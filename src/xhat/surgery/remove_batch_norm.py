@@ -63,7 +63,7 @@ def remove_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | N
     changes: list[Change] = []
     if removals:
         apply = partial(_apply, flow=flow)
-        good, bad = Trial(result, arguments, apply).split(removals)
+        good, bad = Trial(result, arguments, apply, watch=[one.norm for one in removals]).split(removals)
         reasons |= {one.norm: "without it the outputs changed by more than rounding" for one in bad}
         changes = apply(result, good)
     left = tuple(Refusal(name, reason) for name, reason in reasons.items())
