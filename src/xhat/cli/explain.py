@@ -30,7 +30,7 @@ def print_catalogue(console: Console, _: Translate = str, *, rules: bool = False
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(full), header_style="dim")
     table.add_column("")
     table.add_column(_("name"), no_wrap=True)
-    table.add_column(_("what it says"))
+    table.add_column(_("what it says"), overflow="fold")
     if full:
         table.add_column(_("full run"), no_wrap=True)
     names = {name: (_("claim"), _(claim.text.title)) for name, claim in CLAIMS.items()}

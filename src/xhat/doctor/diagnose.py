@@ -16,7 +16,7 @@ from xhat.doctor.observe import LIMIT, observe
 from xhat.doctor.rule import NEEDS, Rule
 from xhat.doctor.rules import RULES
 from xhat.errors import ModelError
-from xhat.lang import say
+from xhat.lang import listed, say
 from xhat.norms import is_uninitialised
 from xhat.unchanged import unchanged
 
@@ -91,7 +91,7 @@ def _apply(rules: Mapping[str, Rule], case: Case, *, batches: int) -> Diagnosis:
         missing = sorted(need for need in rule.needs if not case.has(need))
         if missing:
             reasons = dict.fromkeys(NEEDS[need] for need in missing)
-            skipped.append(Skipped(rule.code, "; ".join(reasons)))
+            skipped.append(Skipped(rule.code, listed(reasons)))
         else:
             found += rule.check(case)
     kept, notes = _unexplained(rules, found)
@@ -112,7 +112,7 @@ def _unexplained(rules: Mapping[str, Rule], found: list[Finding]) -> tuple[list[
             "Left out, since {by} explains them: {count} of {code}.",
             count=sum(finding.code == code for finding in found),
             code=code,
-            by=" and ".join(by),
+            by=listed(by, " and "),
         )
         for code, by in explained.items()
     ]

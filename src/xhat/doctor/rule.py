@@ -10,6 +10,7 @@ from torch import nn
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.severities import severities_of
+from xhat.lang import with_names
 from xhat.surgery.result import Surgery
 
 # What a rule may need, and how a caller gives it.
@@ -72,7 +73,7 @@ def found(
     Args:
         code: The rule's.
         module: Full name; empty for the model as a whole.
-        message: What was seen, with its numbers: a ``say("…")``.
+        message: What was seen, with its numbers: a ``say("…")``; plain strings in it are names.
         evidence: The numbers, plain.
         remedy: What to do: a ``say("…")``.
         severity: One of the code's; needed where it has more than one.
@@ -86,7 +87,7 @@ def found(
         severity = allowed[0]
     if severity not in allowed:
         raise ValueError(f"{code} has severities {', '.join(allowed)}, not {severity}")
-    return Finding(code, severity, module, message, dict(evidence), remedy, repairable)
+    return Finding(code, severity, module, with_names(message), dict(evidence), remedy, repairable)
 
 
 def _flowing(paragraph: str) -> str:

@@ -5,10 +5,11 @@ English sentence, with its ``{placeholders}``, to the other language's.
 """
 
 from xhat.lang._catalogue import LANGUAGES, Translate, catalogue, needs_translation, translator
-from xhat.lang._phrase import Phrase, listed, say, template_of
+from xhat.lang._phrase import Name, Phrase, listed, say, template_of, with_names
 
 __all__ = [
     "LANGUAGES",
+    "Name",
     "Phrase",
     "Translate",
     "catalogue",
@@ -17,4 +18,5 @@ __all__ = [
     "say",
     "template_of",
     "translator",
+    "with_names",
 ]

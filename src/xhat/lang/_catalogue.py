@@ -8,7 +8,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from xhat.errors import unknown
-from xhat.lang._phrase import Phrase, template_of
+from xhat.lang._phrase import Name, Phrase, template_of
 
 LANGUAGES = ("en", "zh")
 Translate = Callable[[str], str]
@@ -66,6 +66,8 @@ def translator(language: str, *, missing: Callable[[str], None] | None = None) -
         return str
 
     def translate(text: str) -> str:
+        if isinstance(text, Name):
+            return text
         template = template_of(text)
         found = entries.get(template)
         if found is None:

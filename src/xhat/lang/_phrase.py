@@ -26,6 +26,30 @@ class Phrase(str):
         return self.template, self.values
 
 
+class Name(str):
+    """A name from code, as of a module: the same in every language."""
+
+    __slots__ = ()
+
+
+def with_names(text: str) -> str:
+    """Return a phrase whose plain strings, at any depth, are names; a catalogue may have words that read alike.
+
+    A plain string by itself comes back as it is: it is a sentence.
+    """
+    if not isinstance(text, Phrase):
+        return text
+    values = {
+        key: with_names(value)
+        if isinstance(value, Phrase)
+        else Name(value)
+        if isinstance(value, str)
+        else value
+        for key, value in text.values.items()
+    }
+    return Phrase(text.template, values)
+
+
 def say(template: str, /, **values: Any) -> Phrase:
     """Return the sentence with its values put in; write the template as one literal, so that it can be found.
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from xhat.dataflow import Access, Call, Flow, Mode, Source, Use
 from xhat.doctor.case import Case
+from xhat.lang import say
 
 
 def training_flow(case: Case) -> Flow | None:
@@ -45,9 +46,10 @@ def keeps_channels(flow: Flow, made: Access, axis: int, use: Use) -> bool:
 def words_of(source: Source) -> str:
     """Return the name of what made a tensor."""
     if source.kind == "input":
-        return "the model's input"
+        return say("the model's input")
     if source.kind == "function":
-        return f"{source.name} in {source.call.module if source.call and source.call.module else 'the model'}"
+        module = source.call.module if source.call else ""
+        return say("{name} in {module}", name=source.name, module=module or say("the model"))
     return source.name
 
 

@@ -27,7 +27,7 @@ from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.rule import Rule, found
 from xhat.doctor.rules._flows import calls_of, training_flow, words_of
-from xhat.lang import say
+from xhat.lang import listed, say
 
 SHOWN = 5  # names in the message
 
@@ -49,7 +49,7 @@ def check(case: Case) -> Iterator[Finding]:
             say(
                 "called {count} times in one forward pass, on the outputs of {sources}",
                 count=len(calls),
-                sources=", ".join(list(sources.values())[:SHOWN]),
+                sources=listed(list(sources.values())[:SHOWN], ", "),
             ),
             evidence={"calls": len(calls), "sources": list(sources.values())},
             remedy=say("Give each place a norm of its own: running statistics of several places fit none.")

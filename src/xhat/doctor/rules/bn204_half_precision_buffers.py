@@ -27,7 +27,7 @@ import torch
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
 from xhat.doctor.rule import Rule, Treatment, found
-from xhat.lang import say
+from xhat.lang import listed, say
 from xhat.surgery.result import Change, Surgery
 
 HALF = (torch.float16, torch.bfloat16)
@@ -45,7 +45,7 @@ def check(case: Case) -> Iterator[Finding]:
             name,
             say(
                 "running statistics are kept in {dtype}: small updates are rounded away",
-                dtype=" and ".join(kinds),
+                dtype=listed(kinds, " and "),
             ),
             evidence={"dtype": kinds, "momentum": module.momentum},
             remedy=say(
