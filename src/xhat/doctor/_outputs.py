@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class Score:
 
     loss: float  # mean cross entropy, nats
     accuracy: float
+    losses: Tensor = field(repr=False)  # (samples,), float64: what ``loss`` is the mean of
 
 
 def keep(output: Any, samples: int) -> list[Tensor]:
@@ -62,8 +63,8 @@ def tensors_of(tree: Any) -> Iterator[Tensor]:
         for value in tree:
             yield from tensors_of(value)
     elif is_dataclass(tree) and not isinstance(tree, type):
-        for field in fields(tree):
-            yield from tensors_of(getattr(tree, field.name))
+        for part in fields(tree):
+            yield from tensors_of(getattr(tree, part.name))
 
 
 def _thinned(values: Tensor) -> Tensor:
@@ -119,16 +120,18 @@ def has_classes(output: Tensor) -> bool:
 
 def score(outputs: Outputs, targets: Sequence[Tensor | None]) -> Score | None:
     """Return loss and accuracy of the first output, where all targets are its classes."""
-    loss, right, count = 0.0, 0, 0
+    losses, right = [], 0
     for tensors, target in zip(outputs, targets, strict=True):
         if not tensors or not has_classes(tensors[0]) or not are_classes(target, tensors[0]):
             return None
         assert target is not None
         logits = tensors[0][:, :, 0].double()
-        loss += float(F.cross_entropy(logits, target.cpu().long(), reduction="sum"))
+        losses.append(F.cross_entropy(logits, target.cpu().long(), reduction="none"))
         right += int((logits.argmax(1) == target.cpu()).sum())
-        count += len(logits)
-    return Score(loss / count, right / count) if count else None
+    if not losses:
+        return None
+    joined = torch.cat(losses)
+    return Score(float(joined.mean()), right / len(joined), joined)
 
 
 def are_classes(target: Tensor | None, output: Tensor) -> bool:

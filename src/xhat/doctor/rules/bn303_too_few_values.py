@@ -27,6 +27,8 @@ Repair: none; the batches have to change.
 from collections.abc import Iterator
 from statistics import median
 
+from torch import nn
+
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.observe import Observed
@@ -40,15 +42,20 @@ SHOWN = 3
 def check(case: Case) -> Iterator[Finding]:
     """Count the values that each norm's channels get from a batch."""
     observed: Observed = case.observed
+    # A synchronised norm sees what all ranks have; their batches are as large, as a sampler makes them.
+    ranks = {
+        name: case.world_size if isinstance(norm, nn.SyncBatchNorm) else 1
+        for name, norm in case.norms.items()
+    }
     counts = {
-        name: values
+        name: tuple(value * ranks[name] for value in values)
         for name, values in observed.values.items()
         if name not in observed.frozen and any(values)
     }
     single = [place for place in range(len(observed.samples)) if any(v[place] == 1 for v in counts.values())]
     yield from _single(observed, counts, single)
     worth = {
-        name: min(observed.seen[name].worth() if name in observed.seen else most, most)
+        name: min(observed.seen[name].worth() * ranks[name] if name in observed.seen else most, most)
         for name, values in counts.items()
         if (most := float(median([count for count in values if count]))) > 1
     }
