@@ -12,9 +12,17 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def code(text: str) -> list[tuple[str, list[str]]]:
-    """Return language and lines of every block, without comments, what the reader fills in, and the language."""
+    """Return language and lines of every block, without comments, what the reader fills in, and the language.
+
+    Of what commands print only the kind of block: it is in the reader's language.
+    """
     return [
-        (kind, [re.sub(r"<.*?>|\s+#.*| --lang zh", "", line) for line in block.splitlines()])
+        (
+            kind,
+            []
+            if kind == "text"
+            else [re.sub(r"<.*?>|\s+#.*| --lang zh", "", line) for line in block.splitlines()],
+        )
         for kind, block in BLOCK.findall(text)
     ]
 
