@@ -1,6 +1,7 @@
 """The doctor speaks Chinese: every text of every rule is in the catalogue, and what it prints has no English left."""
 
 import ast
+import importlib
 import inspect
 import json
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -95,6 +97,33 @@ def test_figures_are_the_same(code):
         assert here <= there, english
 
 
+def resolved(name: str) -> object:
+    """Return what a dotted name stands for; raises AttributeError where there is no such thing."""
+    module, *names = name.split(".")
+    found: object = importlib.import_module(module)
+    for each in names:
+        try:
+            found = getattr(found, each)
+        except AttributeError:
+            assert isinstance(found, ModuleType), name
+            found = importlib.import_module(f"{found.__name__}.{each}")
+    return found
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_what_a_rule_tells_to_call_exists(code):
+    for text in TEXTS[code] | {part for part in RULES[code].page if part.startswith(CODE)}:
+        for told in (text, _(text)):
+            for name in re.findall(r"\b(?:xhat|torch|nn)\.(?:\w+\.)*\w+", told):
+                assert resolved(re.sub(r"^nn\.", "torch.nn.", name)) is not None
+
+
+def test_what_all_rules_share_tells_to_call_exists():
+    for text in ALL:
+        for name in re.findall(r"\bxhat\.[a-z_]+", text):
+            resolved(name)
+
+
 def english_in(text: str) -> list[str]:
     """Return runs of three English words or more."""
     words = re.sub(r"《[^》]*》|`[^`]*`|\w+\.\w+\([^)]*\)|来源：[^，]*", "", text)
@@ -177,7 +206,7 @@ def test_without_batches_too(terminal):
     command.print_diagnosis(diagnose(Sick()), _)
     shown = terminal.export_text()
     assert english_in(shown) == []
-    assert "需要批次数据；需要 torch.distributed 的多个进程" in shown
+    assert "需要批数据；需要 torch.distributed 的多个进程" in shown
 
 
 def test_the_page_is_chinese_whole():

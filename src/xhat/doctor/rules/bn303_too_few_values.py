@@ -17,7 +17,7 @@ Remedy: larger batches; statistics over all devices; a normalisation without bat
 that is too small is best left out:
 
     DataLoader(data, batch_size=64, drop_last=True)
-    xhat.convert_sync_batchnorm(model)
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     xhat.convert_group_norm(model)
     xhat.freeze_(model)
 
@@ -78,8 +78,8 @@ def check(case: Case) -> Iterator[Finding]:
             ),
             evidence={"norms": list(few), "worth": list(few.values()), "samples": list(observed.samples)},
             remedy=say(
-                "Train with larger batches, or: xhat.convert_sync_batchnorm over several devices, "
-                "xhat.convert_group_norm, or xhat.freeze_ when fine-tuning."
+                "Train with larger batches, or: torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) over several "
+                "devices, xhat.convert_group_norm, or xhat.freeze_ when fine-tuning."
             ),
             severity=Severity.warning,
         )

@@ -14,7 +14,7 @@ forward; without it, or without DistributedDataParallel, every rank averages ove
 Remedy: recalibrate over all ranks, called on every rank; synchronise in training:
 
     xhat.recalibrate_(model, batches)
-    model = xhat.convert_sync_batchnorm(model)
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 Repair: `xhat.repair`, called on every rank, recalibrates over the batches of all ranks.
 """
@@ -76,7 +76,8 @@ def check(case: Case) -> Iterator[Finding]:
         },
         remedy=say(
             "Recalibrate over all ranks, on every rank: xhat.recalibrate_(model, batches); in training let "
-            "DistributedDataParallel broadcast buffers, or use xhat.convert_sync_batchnorm."
+            "DistributedDataParallel broadcast buffers, or use "
+            "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)."
         ),
         severity=Severity.error if harms[1] else Severity.warning if harms[0] else Severity.info,
         repairable=True,

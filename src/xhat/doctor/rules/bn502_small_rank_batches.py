@@ -12,7 +12,7 @@ images a device.
 
 Remedy: synchronise the statistics over ranks:
 
-    model = xhat.convert_sync_batchnorm(model)
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 Repair: none; the training code has to change.
 """
@@ -63,7 +63,9 @@ def check(case: Case) -> Iterator[Finding]:
             all=sum(few[worst]),
         ),
         evidence={"norms": list(few), "worth": list(few.values()), "ranks": case.world_size},
-        remedy=say("Synchronise statistics over ranks: model = xhat.convert_sync_batchnorm(model)."),
+        remedy=say(
+            "Synchronise statistics over ranks: model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)."
+        ),
     )
 
 
