@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -90,9 +91,53 @@ def test_a_batch_that_does_not_fit_is_described() -> None:
     assert isinstance(caught.value.__cause__, TypeError)
 
 
-def test_what_the_model_raises_itself_comes_through() -> None:
-    with pytest.raises(RuntimeError, match="shapes"):
-        run_batch(nn.Linear(5, 2), X)
+def test_what_the_model_raises_itself_is_told_with_the_batch() -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"Linear failed in training mode on batch 3 \(tensor \(4, 3\)\): RuntimeError.*shapes",
+    ) as caught:
+        run_batch(nn.Linear(5, 2), X, place=3)
+    assert "forward=" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"batch 0 .*KeyError: 'image'") as caught:
+        run_batch(nn.Linear(3, 2), {"input": X}, lambda model, batch: model(batch["image"]))
+    assert "forward=" not in str(caught.value)
+
+
+class Writing(nn.Module):
+    """Writes into its input."""
+
+    def forward(self, x: Any, and_more: Any = None) -> Any:
+        tensor = x.held if isinstance(x, Held) else x
+        return tensor.mul_(2)
+
+
+@dataclass
+class Held:
+    held: Tensor
+    label: str = ""
+
+
+def by_hand(model: nn.Module, batch: Any) -> Any:
+    args, kwargs = arguments_of(batch)
+    return model(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [lambda x: x, lambda x: (x, Y), lambda x: {"x": x}, Held],
+    ids=["tensor", "pair", "dict", "object"],
+)
+@pytest.mark.parametrize("forward", [None, by_hand])
+def test_a_model_that_writes_into_its_input_does_not_change_the_batch(pack: Any, forward: Any) -> None:
+    x = torch.ones(4, 3)
+    assert torch.equal(run_batch(Writing(), pack(x), forward), torch.full((4, 3), 2.0))
+    assert torch.equal(x, torch.ones(4, 3))
+
+
+def test_objects_and_packed_sequences_are_moved() -> None:
+    moved = to_device({"a": Held(X, "name")}, torch.device("meta"))["a"]
+    assert (moved.held.device.type, moved.label) == ("meta", "name")
+    assert to_device((PACKED,), torch.device("cpu"))[0].batch_sizes.device.type == "cpu"
 
 
 def test_device() -> None:

@@ -1,39 +1,74 @@
 """Run a model on a user's batch, whatever the batch is."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree
 
-from xhat.errors import DataError, ModelError, UsageError
+from xhat.errors import DataError, ModelError, UsageError, XhatError
+from xhat.trees import cloned, map_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
 
-def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
-    """Return the model's output on one batch.
+def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None, *, place: int = 0) -> Any:
+    """Return the model's output on one batch, in the mode that the model has; the batch stays as it is.
 
-    ``forward(model, batch)`` is called where it is given. Otherwise the batch is moved to the model's device,
-    and: of a tuple or list the first item is the input and the rest are targets; a mapping is passed as
-    keyword arguments, an input that is itself a tuple as several; anything else as one argument.
+    The model gets clones, for it may write into its input. ``forward(model, batch)`` is called where it is
+    given. Otherwise the batch is moved to the model's device, and: of a tuple or list the first item is the
+    input and the rest are targets; a mapping is passed as keyword arguments, an input that is itself a tuple
+    as several; anything else as one argument.
+
+    Args:
+        model: Any network.
+        batch: A tensor, tuple, list, mapping or object.
+        forward: Runs the model on the batch.
+        place: The batch's number, from 0, for the message.
 
     Raises:
-        ModelError: the model cannot be called that way; the message says what to pass as ``forward``.
+        ModelError: the model raised, or cannot be called that way; the message names the mode, the batch and
+            its shapes, and says what to pass as ``forward`` where the arguments do not fit.
     """
-    if forward is not None:
-        return forward(model, batch)
-    args, kwargs = arguments_of(batch)
-    args, kwargs = to_device((args, kwargs), device_of(model))
+    copy = cloned(batch)
+    bound = True
     try:
+        if forward is not None:
+            return forward(model, copy)
+        args, kwargs = arguments_of(copy)
+        args, kwargs = to_device((args, kwargs), device_of(model))
+        bound = _fits(model, args, kwargs)
         return model(*args, **kwargs)
-    except TypeError as error:
+    except XhatError:
+        raise
+    except Exception as error:
+        mode = "training" if model.training else "evaluation"
+        advice = (
+            "Pass batches that the model can be trained on."
+            if bound
+            else "Say how the model is called with forward=, for example "
+            "forward=lambda model, batch: model(batch['image'])."
+        )
         raise ModelError(
-            f"{type(model).__name__} cannot be called with this batch ({describe(batch)}): {error}. "
-            "Say how with forward=, for example forward=lambda model, batch: model(batch['image'])."
+            f"{type(model).__name__} failed in {mode} mode on batch {place} ({describe(batch)}): "
+            f"{type(error).__name__}: {error}. {advice}"
         ) from error
+
+
+def _fits(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the model's ``forward`` takes such arguments, by its signature."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # a function without one, as some in C
+        return True
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def arguments_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -65,14 +100,20 @@ def target_of(batch: Any) -> Tensor | None:
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter or buffer; the CPU where there is none."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):  # lazily: asked for at every batch
         return tensor.device
     return torch.device("cpu")
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
-    """Return the tree (tuples, lists, dicts of tensors) with its tensors on the device."""
-    return _pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), tree)
+    """Return the tree (containers, data classes or objects that hold tensors) with its tensors on the device."""
+    if isinstance(tree, PackedSequence):
+        return tree.to(device)  # type: ignore[arg-type]  # its batch sizes stay on the CPU
+    if type(tree) in (tuple, list):
+        return type(tree)(to_device(part, device) for part in tree)
+    if type(tree) is dict:
+        return {key: to_device(part, device) for key, part in tree.items()}
+    return map_tensors(tree, lambda tensor: tensor.to(device))
 
 
 def each_batch(batches: Iterable[Any], *, limit: int | None = None) -> Iterator[Any]:

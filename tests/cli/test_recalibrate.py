@@ -51,6 +51,10 @@ def singles():
     return [torch.randn(1, 3)]
 
 
+def wide():
+    return [torch.randn(5, 3), torch.randn(5, 4)]
+
+
 def interrupted():
     yield batches()[0]
     raise KeyboardInterrupt
@@ -141,6 +145,7 @@ def test_in_chinese(command):
         (["nothing"], {}, 2, "unknown callable"),
         (["model", "singles"], {}, 1, "less than two values a channel at batch norm 'body.1'"),
         (["model", "nothing"], {}, 2, "unknown callable"),
+        (["model", "wide"], {}, 1, "failed in evaluation mode on batch 1 (tensor (5, 4))"),
         (["model", "batches", "--weights", "none.pt"], {}, 2, "there is no file none.pt"),
         (["model", "batches", "--limit", "0"], {}, 2, "--limit"),
         (["model", "batches"], {"out": "new.pt"}, 2, "name it new.safetensors"),
@@ -152,6 +157,7 @@ def test_in_chinese(command):
 def test_failures_write_nothing(command, tmp_path, words, options, code, message):
     said = command(*words, **options)
     assert message in said.words
+    assert "Traceback" not in said.err
     assert said.code == code
     assert not list(tmp_path.glob("*new*"))
 

@@ -148,3 +148,23 @@ def test_planted_faults_in_a_trained_network_are_found_alone():
         told = diagnose(sick, batches[:4])
         assert {(f.code, f.module) for f in told.at_least("warning")} == {(code, norms[2])}
         assert of(told, code)
+
+
+class InPlace(nn.Module):
+    """Scales its input where it lies."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.mul_(2.0))
+
+
+def test_a_model_that_writes_into_its_input_changes_no_batch_and_is_no_finding():
+    inner, batches = healthy("mlp")
+    halved = [(x / 2, y) for x, y in batches]
+    kept = [x.clone() for x, _ in halved]
+    found = diagnose(InPlace(inner), halved)
+    assert all(torch.equal(x, old) for (x, _), old in zip(halved, kept, strict=True))
+    assert found.at_least("warning") == ()

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from xhat.batches import Forward, run_batch
 from xhat.doctor._outputs import keep, tensors_of
-from xhat.doctor._run import Forward, run
 from xhat.doctor._seen import Collected
 from xhat.doctor._split import samples_in
 from xhat.moments import Moments
@@ -39,7 +39,7 @@ class Passes:
         return [self._output(batch, place) for place, batch in enumerate(batches, first)]
 
     def _output(self, batch: Any, place: int) -> list[Tensor]:
-        output = run(self.model, batch, self.forward, place=place)
+        output = run_batch(self.model, batch, self.forward, place=place)
         samples = samples_in(batch) or next((len(t) for t in tensors_of(output) if t.dim()), 0)
         return keep(output, samples)
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xhat.batches import each_batch, run_batch
+from xhat.batches import Forward, each_batch, run_batch
 from xhat.dataflow import record
-from xhat.doctor._run import Forward
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
 from xhat.doctor.observe import LIMIT, observe

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xhat.batches import each_batch, target_of
+from xhat.batches import Forward, each_batch, target_of
 from xhat.doctor._outputs import Gap, Outputs, Score, gap, score, spread
 from xhat.doctor._passes import Passes
-from xhat.doctor._run import Forward
 from xhat.doctor._seen import Collected, Seen
 from xhat.doctor._split import mixed, samples_in, take
 from xhat.errors import XhatError

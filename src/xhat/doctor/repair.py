@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from xhat.batches import can_repeat, each_batch
-from xhat.doctor._run import Forward
+from xhat.batches import Forward, can_repeat, each_batch
 from xhat.doctor.diagnose import diagnose
 from xhat.doctor.finding import Diagnosis, Finding
 from xhat.doctor.observe import LIMIT

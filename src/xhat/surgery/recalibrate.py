@@ -79,7 +79,7 @@ def recalibrate_(
         UsageError: there is nothing to recalibrate, ``limit`` is below 1, or ``batches`` is no iterable or an
             iterator that several passes would need again.
         DataError: there are no batches, all had to be left out, or a layer sees NaN or infinite values.
-        ModelError: the model cannot be called with a batch, or a statistic does not fit the dtype.
+        ModelError: the model raises on a batch, or a statistic does not fit the dtype.
 
     Source: Wu and Johnson, “Rethinking ‘Batch’ in BatchNorm”, 2021, arXiv 2105.07576, sec. 3; Chan, Golub and
         LeVeque 1979 for the merge.

@@ -41,6 +41,6 @@ class Job:
         yield first
         yield from source
 
-    def run(self, batch: Any) -> Any:
-        """Run the model on one batch."""
-        return run_batch(self.model, batch, self.forward)
+    def run(self, batch: Any, place: int = 0) -> Any:
+        """Run the model on one batch, the one of that number."""
+        return run_batch(self.model, batch, self.forward, place=place)

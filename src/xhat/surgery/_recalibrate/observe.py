@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xhat.errors import DataError
+from xhat.errors import DataError, XhatError
 from xhat.moments import Moments
 from xhat.norms import has_torch_forward
 from xhat.surgery._recalibrate.plan import Pass
 
 
-class SingleValue(Exception):  # noqa: N818 - it ends a batch, it does not end the pass
+class SingleValue(XhatError):  # noqa: N818 - it ends a batch, it does not end the pass
     """A batch has one value a channel at a layer that normalises with the batch's statistics."""
 
     def __init__(self, layer: str, shape: tuple[int, ...]) -> None:

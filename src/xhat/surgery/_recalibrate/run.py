@@ -28,8 +28,8 @@ def run_pass(job: Job, step: Pass, number: int, passes: int, advance: Callable[[
                 "another, and an iterator can be gone through only once: pass a list or a DataLoader"
             )
         with observer.watching(job.norms):
-            for batch in job.each():
-                observer.run(partial(job.run, batch))
+            for place, batch in enumerate(job.each()):
+                observer.run(partial(job.run, batch, place))
                 advance(number)
         return packed(observer, channels)
 
