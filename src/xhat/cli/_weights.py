@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xhat.errors import ModelError, UsageError
+from xhat.files import replacing
 
 # Where training scripts put the state_dict in a checkpoint, and what wrappers put before its keys.
 _INSIDE = ("state_dict", "model_state_dict", "model")
@@ -43,8 +44,6 @@ def load_weights_(model: nn.Module, path: Path) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write every tensor of the model's state_dict as safetensors, beside its place and renamed into it."""
-    from xhat.report._files import replacing  # loads plotly, which only the end of a command pays
-
     held = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     # safetensors refuses tensors that share memory, as tied weights do.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in held.items()}

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xhat.cli._shared import FAILED, INTERRUPTED, Lang, Language, console, errors
 from xhat.errors import UsageError
+from xhat.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,8 +129,6 @@ def _write(
 
 
 def _write_text(text: str, out: Path | None, _: "Translate") -> None:
-    from xhat.report._files import replacing
-
     if out is None:
         typer.echo(text)  # not rich: it would break lines
         return

@@ -11,10 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from xhat.files import replacing
 from xhat.lang import LANGUAGES, Translate, say, translator
 from xhat.report import _words
 from xhat.report._bars import is_ratio
-from xhat.report._files import replacing
 from xhat.report._points import Json
 from xhat.report._styles import arms_of
 from xhat.report._texts import translated

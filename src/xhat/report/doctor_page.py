@@ -10,10 +10,10 @@ from torch import nn
 
 from xhat.doctor import RULES, Diagnosis, Finding, Severity
 from xhat.doctor.case import Case, Statistics
+from xhat.files import replacing
 from xhat.lang import say, translator
 from xhat.report import _words
 from xhat.report._diagnosis import counts, groups, skipped_by_reason
-from xhat.report._files import replacing
 
 
 @dataclass(frozen=True)

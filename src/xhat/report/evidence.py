@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xhat.errors import UsageError
-from xhat.report._files import replacing
+from xhat.files import replacing
 from xhat.study import codec
 from xhat.study.result import Study
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from xhat.errors import UsageError, unknown
-from xhat.report._files import replacing
+from xhat.files import replacing
 from xhat.study.result import Curve, Figure, Panel, Study
 
 Format = Literal["csv", "parquet"]

@@ -167,6 +167,7 @@ def run_key(spec: Spec, *, digests: tuple[str, ...] = ()) -> str:
 NOT_MEASURING = (
     "cli",
     "doctor",
+    "files.py",
     "lang",
     "report",
     *(
