@@ -29,6 +29,15 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
+def normalisers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the same with the batch norms of constant statistics, as of ``is_fixed_norm``."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if is_batch_norm(module) or is_fixed_norm(module)
+    }
+
+
 def is_uninitialised(module: nn.Module) -> bool:
     """Whether the module is a lazy batch norm that has not seen an input."""
     return isinstance(module, _LazyNormBase) and module.has_uninitialized_params()
@@ -37,11 +46,6 @@ def is_uninitialised(module: nn.Module) -> bool:
 def has_torch_forward(module: nn.Module) -> bool:
     """Whether a batch norm computes what torch's does: its ``forward`` is not overridden."""
     return type(module).forward in _TORCH_FORWARDS and "forward" not in vars(module)
-
-
-def names_of(model: nn.Module, module: nn.Module) -> tuple[str, ...]:
-    """Return every full name under which the model holds the module."""
-    return tuple(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
 
 
 def replace_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -1,9 +1,8 @@
 """Run a model on example inputs and note what reaches what."""
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,9 +11,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xhat.dataflow._ops import MOVING, NOT_READING, base_name, written_arguments
-from xhat.dataflow.flow import _TENSOR, Access, Call, Flow, Mode, Moving, Op, Recording
+from xhat.dataflow.flow import Flow, Mode, Recording
+from xhat.dataflow.parts import TENSOR, Access, Call, Moving, Op
+from xhat.eager import eagerly
 from xhat.errors import ModelError
-from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.norms import normalisers
 from xhat.trees import cloned, tensors_in
 from xhat.unchanged import unchanged
 
@@ -102,24 +103,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             *self._model.named_buffers(remove_duplicate=False),
         ]:
             self._parameters.setdefault(self._access(tensor).value, []).append(name)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            if (
-                "torch._dynamo" in sys.modules
-            ):  # importing it takes seconds, and without it nothing is compiled
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(self._hooks())
-            with self:
-                result = call(self._model)
+        with eagerly(), self._hooks(), self:
+            result = call(self._model)
         output = tuple(self._access(tensor) for tensor in tensors_in(result))
         root = self._calls.get("", [])
         inputs = frozenset(access.value for run in root for access in run.inputs)
-        norms = [
-            name
-            for name, module in self._model.named_modules()
-            if is_batch_norm(module) or is_fixed_norm(module)
-        ]
         return Flow(
             mode=self._mode,
             calls={name: tuple(calls) for name, calls in self._calls.items()},
@@ -128,7 +116,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inputs=inputs,
             parameters={value: tuple(names) for value, names in self._parameters.items()},
             kept=self._kept({access.value for access in output} | inputs | set(self._parameters)),
-            norms=frozenset(norms),
+            norms=frozenset(normalisers(self._model)),
         )
 
     def __torch_dispatch__(
@@ -163,10 +151,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         op = Op(len(self._ops), name, self._stack[-1], reads, tuple(made), overwritten)
         if _moves(name, func, given, results, written):
-            spots = tuple(_TENSOR if arg is given[0] else arg for arg in args)
-            op.moving = Moving(
-                func, spots, {k: v for k, v in kwargs.items() if not isinstance(v, torch.dtype)}
-            )
+            spots = tuple(TENSOR if arg is given[0] else arg for arg in args)
+            named = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
+            op.moving = Moving(func, spots, named)
         elif "norm" in name or "conv" in name:
             op.arguments = tuple(None if isinstance(arg, Tensor) else arg for arg in args)
         self._ops.append(op)

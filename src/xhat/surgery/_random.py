@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.norms import normalisers
 
 
 def values_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,8 +51,7 @@ def randomised_norms(model: nn.Module, generator: torch.Generator) -> Iterator[N
         if isinstance(bias, Tensor):
             bias.copy_(number(bias, -0.5, 0.5))
 
-    norms = [module for module in model.modules() if is_batch_norm(module) or is_fixed_norm(module)]
-    handles = [norm.register_forward_pre_hook(randomise) for norm in norms]
+    handles = [norm.register_forward_pre_hook(randomise) for norm in normalisers(model).values()]
     try:
         yield
     finally:
