@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.lang.test_rules import english_in
 from tests.study.users import module_writer
 from xhat.cli import main
 
@@ -80,7 +81,7 @@ def test_the_program_gives_the_networks_outputs_at_any_batch_size(command, tmp_p
     code, said = command("model", "batches", "--out", "served.pt2")
     assert code == 0, said
     assert "Folded batch norms: 1; left as they are: 1" in said
-    assert "its input comes from 2, a ReLU" in said
+    assert "its input comes from 2 of class ReLU, no convolution or linear layer" in said
     assert f"Written: {tmp_path / 'served.pt2'}" in said
     program = torch.export.load(tmp_path / "served.pt2").module()
     net = sys.modules[command.module].model().eval()
@@ -110,3 +111,10 @@ def test_errors(command, tmp_path, model, data, words, code, message):
     assert left == code, said
     assert message in said
     assert not list(tmp_path.glob("*.pt2*"))
+
+
+def test_the_report_is_chinese_whole(command):
+    code, said = command("model", "batches", "--lang", "zh")
+    assert code == 0, said
+    assert "它的输入来自 2，其类为 ReLU，不是卷积层或线性层" in said
+    assert english_in(said) == []

@@ -354,3 +354,23 @@ def test_call_in_place_of_inputs() -> None:
     assert found.train is None
     assert found.eval is not None
     assert found.eval.source(found.eval.calls["bn"][0]).kind == "input"
+
+
+def test_what_is_printed_is_short() -> None:
+    found = record(Net(lambda n, x: n.bn(n.conv(x)).relu(), **parts()), X)
+    seen = found.eval
+    assert seen is not None
+    assert repr(seen) == f"Flow(eval, {len(seen.calls)} modules, {len(seen.ops)} operations)"
+    (call,) = seen.calls["bn"]
+    assert repr(call) == f"Call('bn', 0, eval, operations {call.begin} to {call.end})"
+    (use,) = seen.uses(call)
+    assert repr(use.op) == f"Op({len(seen.ops) - 1}, 'relu', in '')"
+    assert max(len(repr(part)) for part in (found, use, seen.source(call))) < 400
+
+
+def test_a_place_says_nothing_of_what_is_done_there() -> None:
+    seen = flow(lambda n, x: n.conv(x).relu_())
+    (call,) = seen.calls["conv"]
+    changed, *_rest = seen.uses(call)
+    assert changed.in_place
+    assert changed.where == "relu_ in the model itself"

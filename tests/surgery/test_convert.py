@@ -114,6 +114,24 @@ def test_what_is_kept() -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+class Caching(nn.Module):
+    """Keeps what it computed, as for a loss; deepcopy refuses a tensor with a history."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cached = self.norm(x)
+        return self.cached
+
+
+def test_a_model_that_caches_an_activation() -> None:
+    net = Caching()
+    net(torch.randn(2, 4, 3, 3))
+    assert [change.module for change in convert_group_norm(net).changes] == ["norm"]
+
+
 def test_on_the_meta_device() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.BatchNorm2d(4))

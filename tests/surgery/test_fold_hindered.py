@@ -46,10 +46,10 @@ def set_forward(net: nn.Sequential) -> None:
 
 
 HINDERED: dict[str, Case] = {
-    "tied": Case(tied, refused={"1": "its weight is also 2.weight"}),
+    "tied": Case(tied, refused={"1": "0.weight is also 2.weight"}),
     "tied-by-a-view": Case(tied_by_a_view),  # a copy ties them no more, as deepcopy has it
     "tied-norms": Case(
-        tied_norms, refused={"1": "its weight is also 3.weight", "3": "its weight is also 1.weight"}
+        tied_norms, refused={"1": "1.weight is also 3.weight", "3": "3.weight is also 1.weight"}
     ),
     "weight-norm-of-old": Case(changed(lambda n: weight_norm_of_old(n[0])), refused={"1": "0 has hooks"}),
     "spectral-norm-of-old": Case(changed(lambda n: spectral_norm(n[0])), refused={"1": "0 has hooks"}),
@@ -108,6 +108,18 @@ HINDERED: dict[str, Case] = {
         )
     ),
     "forward-set-on-conv": Case(changed(set_forward), refused={"1": "0 has a forward method of its own"}),
+    "in-a-list": Case(
+        lambda: holding(lambda net: [net[1]]),
+        refused={"1": "held holds it too, where it could not be replaced"},
+    ),
+    "in-a-dict": Case(
+        lambda: holding(lambda net: {"a": (0, {net[1]: 2})}), refused={"1": "held holds it too"}
+    ),
+    "in-an-unregistered-module": Case(
+        lambda: holding(lambda net: [nn.Sequential(net[1])]), refused={"1": "held holds it too"}
+    ),
+    "its-method": Case(lambda: holding(lambda net: net[1].forward), refused={"1": "held holds it too"}),
+    "its-layer-in-a-list": Case(lambda: holding(lambda net: [net[0], net[2]])),
     "gamma-infinite": Case(
         changed(lambda n: n[1].weight.data[0].fill_(torch.inf)), refused={"1": "not finite"}
     ),
@@ -120,9 +132,22 @@ HINDERED: dict[str, Case] = {
 }
 
 
+def holding(what: Callable[[nn.Sequential], object]) -> nn.Sequential:
+    net = pair()
+    net.held = what(net)
+    return net
+
+
 def hooked(net: nn.Sequential) -> nn.Sequential:
     net[0].register_forward_hook(lambda *_: None)
     return net
+
+
+def test_the_reason_names_the_model_where_the_norm_has_no_name() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.register_forward_hook(lambda *_: None)
+    (refusal,) = fold(norm, torch.randn(2, 3, 4, 4)).refusals
+    assert refusal.reason == "the model has hooks of others, which may read or change what it computes"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")

@@ -87,6 +87,20 @@ REMOVED: dict[str, Case] = {
     ),
     "two-in-a-row": Case(chain(conv(), nn.BatchNorm2d(4), nn.BatchNorm2d(4)), ["1", "2"]),
     "dropout-between": Case(chain(conv(), nn.Dropout(0.5), nn.BatchNorm2d(4)), ["2"]),
+    "view-of-what-it-lays-out": Case(
+        net(lambda n, x: n.bn(n.fc(x).transpose(1, 2)).view(4, -1), fc=nn.Linear(5, 6), bn=nn.BatchNorm1d(6)),
+        ["bn"],
+        shape=(4, 3, 5),
+    ),
+    "view-behind-a-sum": Case(
+        net(
+            lambda n, x: n.bn((n.fc(x) + n.fc(x)).transpose(1, 2)).view(4, -1),
+            fc=nn.Linear(5, 6),
+            bn=nn.BatchNorm1d(6),
+        ),
+        ["bn"],
+        shape=(4, 3, 5),
+    ),
     "activation-modules": Case(chain(conv(), BatchNormAct(4)), ["1"]),
     "activation-modules-behind-a-sum": Case(
         net(lambda n, x: n.bn(n.conv(x) + n.conv(x)), conv=conv(), bn=BatchNormAct(4)), ["bn"]
@@ -159,7 +173,7 @@ ADDED: dict[str, Case] = {
     "weight-read": Case(
         net(lambda n, x: n.out(n.conv(x) * n.conv.weight.mean()), conv=conv(), out=conv(4)),
         [],
-        {"conv": "its weight is read", "out": "follows"},
+        {"conv": "conv.weight is read by the model itself too", "out": "follows"},
     ),
     "not-reached": Case(
         net(lambda n, x: n.out(n.conv(x)), conv=conv(), spare=conv(), out=conv(4)),

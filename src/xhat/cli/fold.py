@@ -10,6 +10,7 @@ from rich.table import Table
 
 from xhat.cli._shared import INTERRUPTED, Lang, Language, console, errors
 from xhat.errors import ModelError, UsageError
+from xhat.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,8 +53,6 @@ def fold(
         _print(result, _)
         if out is not None:
             program = _exported(result.model, args, kwargs)
-            from xhat.report._files import replacing  # loads plotly, which only the end of a command pays
-
             with replacing(out) as part:
                 part.write_bytes(program)
             written = say("Written: {path}", path=str(out.resolve()))
@@ -101,5 +100,5 @@ def _print(result: "Surgery", _: "Translate") -> None:
     table.add_column(_("left as it is"))
     table.add_column(_("why"))
     for refusal in result.refusals:
-        table.add_row(escape(refusal.module or _("(model)")), escape(refusal.reason))
+        table.add_row(escape(refusal.module or _("(model)")), escape(_(refusal.reason)))
     console.print(table, highlight=False)

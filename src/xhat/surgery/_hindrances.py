@@ -1,12 +1,18 @@
-"""Why a module must not be touched: something else looks into it, or computes what it holds."""
+"""Why a module must not be touched: something else looks into it, holds it, or computes what it holds."""
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from xhat.dataflow import Flow
+from xhat.dataflow import Flow, module_name
+from xhat.lang import Name, say
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_TORCH = frozenset(vars(nn.Module()))  # attributes in which torch keeps a module's parts and hooks
 
 
 def hindrance(model: nn.Module, flow: Flow, name: str) -> str | None:
@@ -18,29 +24,72 @@ def hindrance(model: nn.Module, flow: Flow, name: str) -> str | None:
         name: A module's full name, the first one where it has several.
     """
     module = model.get_submodule(name)
+    called = Name(name) if name else say("the model")
     if isinstance(module, torch.jit.ScriptModule):
-        return f"{name or 'the model'} is scripted"
+        return say("{module} is scripted", module=called)
     if parametrize.is_parametrized(module):
-        return f"{name} has parametrizations, which compute its weights anew at every call"
+        return say(
+            "{module} has parametrizations, which compute its weights anew at every call", module=called
+        )
     if has_hooks(module):
-        return f"{name} has hooks of others, which may read or change what it computes"
+        return say("{module} has hooks of others, which may read or change what it computes", module=called)
     if "forward" in vars(module):
-        return f"{name} has a forward method of its own, set on the module"
+        return say("{module} has a forward method of its own, set on the module", module=called)
     own = {full for full, other in model.named_modules(remove_duplicate=False) if other is module}
     for parameter, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         full = f"{name}.{parameter}" if name else parameter
         for names in flow.parameters.values():
             if full in names and (others := [n for n in names if n.rpartition(".")[0] not in own]):
-                return f"its {parameter} is also {others[0]}"
+                return say(
+                    "{module}.{parameter} is also {other}",
+                    module=called,
+                    parameter=Name(parameter),
+                    other=Name(others[0]),
+                )
         readers = {reader for reader in flow.readers_of_parameter(full) if not _inside(reader, own)}
         if readers:
-            return f"its {parameter} is read by {min(readers) or 'the model itself'} too"
+            return say(
+                "{module}.{parameter} is read by {reader} too",
+                module=called,
+                parameter=Name(parameter),
+                reader=module_name(min(readers)),
+            )
     return None
 
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether anybody has registered a hook on the module."""
     return any(getattr(module, name, None) for name in _HOOKS)
+
+
+def held_aside(model: nn.Module, name: str) -> str | None:
+    """Return why another module cannot be put in that one's place everywhere, or None.
+
+    A list, a dict, a bound method or an unregistered module may hold the module as well, and would go on to.
+    """
+    module = model.get_submodule(name)
+    seen = {id(part) for part in model.modules()}
+    for holder_name, holder in model.named_modules():
+        for attribute, value in vars(holder).items():
+            if attribute not in _OF_TORCH and _holds(value, module, seen):
+                place = f"{holder_name}.{attribute}" if holder_name else attribute
+                return say("{place} holds it too, where it could not be replaced", place=Name(place))
+    return None
+
+
+def _holds(value: Any, module: nn.Module, seen: set[int]) -> bool:
+    """Whether a value holds the module past those seen, which are the registered ones and what was gone through."""
+    if value is module:
+        return True
+    if isinstance(value, MethodType):
+        return _holds(value.__self__, module, seen)
+    if not isinstance(value, nn.Module | Mapping | list | tuple | set | frozenset) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        return any(_holds(part, module, seen) for part in vars(value).values())
+    parts = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
+    return any(_holds(part, module, seen) for part in parts)
 
 
 def watched_by(model: nn.Module, flow: Flow, value: int) -> str | None:

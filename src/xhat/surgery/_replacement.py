@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from xhat.dataflow import Flow
+from xhat.lang import Name, say
 from xhat.norms import has_torch_forward, is_fixed_norm, replace_
-from xhat.surgery._links import Refused, norm_op
+from xhat.surgery._norm_ops import norm_op
+from xhat.surgery._refused import Refused
 
 
 def remove_(model: nn.Module, flow: Flow, name: str, *, instead: nn.Module | None = None) -> str:
@@ -27,17 +29,24 @@ def remove_(model: nn.Module, flow: Flow, name: str, *, instead: nn.Module | Non
     """
     norm = model.get_submodule(name)
     rest = rest_of(norm, flow, name)
+    kind = Name(type(norm).__name__)
     if rest is None:
         if instead is not None:
-            raise Refused(f"{type(norm).__name__} does more than normalise, and cannot be taken apart")
+            raise Refused(cannot_be_taken_apart(norm))
         _neutralise_(norm)
-        return f"{type(norm).__name__} stays and normalises with mean 0 and variance 1"
+        return say("{kind} stays and normalises with mean 0 and variance 1", kind=kind)
     modules = ([("affine", instead)] if instead is not None else []) + list(rest.items())
     if len(modules) > 1 or rest:
         replace_(model, norm, nn.Sequential(OrderedDict(modules)))
     else:
         replace_(model, norm, instead if instead is not None else nn.Identity())
-    return f"{', '.join(rest)} of {type(norm).__name__} stay" if rest else ""
+    return say("{modules} of {kind} stay", modules=Name(", ".join(rest)), kind=kind) if rest else ""
+
+
+def cannot_be_taken_apart(norm: nn.Module) -> str:
+    """Return the reason that stands for a norm of which ``rest_of`` is None."""
+    kind = Name(type(norm).__name__)
+    return say("{kind} does more than normalise, and cannot be taken apart", kind=kind)
 
 
 def rest_of(norm: nn.Module, flow: Flow, name: str) -> "OrderedDict[str, nn.Module] | None":

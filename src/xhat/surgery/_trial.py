@@ -1,9 +1,8 @@
 """Try a change of a model on a copy whose batch norms have random parameters and statistics."""
 
 import random
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xhat.eager import eagerly
 from xhat.surgery._duplicate import duplicate
 from xhat.surgery._random import randomised_norms, values_like
 from xhat.trees import cloned, map_tensors, tensors_in, to_dtype
@@ -45,6 +45,14 @@ class Setting:
     tolerance: float
 
 
+@dataclass(frozen=True)
+class Failed(Generic[Part]):
+    """A part of a change that does not keep the outputs."""
+
+    part: Part
+    raised: str | None  # what the model or the change raised; None where the outputs were others
+
+
 class Trial(Generic[Part]):
     """Finds which parts of a change keep a model's outputs.
 
@@ -73,41 +81,42 @@ class Trial(Generic[Part]):
         self._setting = _setting(model, inputs, training, watch)
         self._apply = apply
 
-    def split(self, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    def split(self, parts: Sequence[Part]) -> tuple[list[Part], list[Failed[Part]]]:
         """Return the parts that keep the outputs, and those that do not."""
         good: list[Part] = []
-        bad: list[Part] = []
+        bad: list[Failed[Part]] = []
         self._split(list(parts), good, bad)
         return good, bad
 
-    def _split(self, parts: list[Part], good: list[Part], bad: list[Part]) -> None:
+    def _split(self, parts: list[Part], good: list[Part], bad: list[Failed[Part]]) -> None:
         if not parts:
             return
-        if self.keeps([*good, *parts]):
+        keeps, raised = self._try([*good, *parts])
+        if keeps:
             good += parts
         elif len(parts) == 1:
-            bad += parts
+            bad.append(Failed(parts[0], raised))
         else:
             half = len(parts) // 2
             self._split(parts[:half], good, bad)
             self._split(parts[half:], good, bad)
 
-    def keeps(self, parts: Sequence[Part]) -> bool:
-        """Whether the outputs stay as they are, within rounding, when the parts are applied."""
+    def _try(self, parts: Sequence[Part]) -> tuple[bool, str | None]:
+        """Return whether the outputs stay as they are, within rounding, with the parts applied, and what was raised."""
         setting = self._setting
         model = duplicate(setting.model)
         try:
             self._apply(model, parts)
-            return all(
-                difference(done.outputs, run(model, done.arguments, training=done.training))
-                <= setting.tolerance
-                for done in setting.runs
-            ) and (
-                difference(setting.seen, look(model, setting.runs[0].arguments, setting.watch))
-                <= setting.tolerance
-            )
-        except Exception:  # the change broke the user's code, as where it reads an attribute that is gone
-            return False
+            for done in setting.runs:
+                outputs = run(model, done.arguments, training=done.training)
+                if difference(done.outputs, outputs) > setting.tolerance:
+                    return False, None
+            seen = look(model, setting.runs[0].arguments, setting.watch)
+            return difference(setting.seen, seen) <= setting.tolerance, None
+        except (
+            Exception
+        ) as error:  # the change broke the user's code, as where it reads an attribute that is gone
+            return False, f"{type(error).__name__}: {error}"
 
 
 def run(model: nn.Module, arguments: Arguments, *, training: bool = False) -> list[Tensor]:
@@ -134,9 +143,7 @@ def look(model: nn.Module, arguments: Arguments, names: Collection[str]) -> list
 
     handles = [model.get_submodule(name).register_forward_hook(note) for name in names]
     try:
-        with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # as in recording
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+        with eagerly():
             run(model, arguments)
         return seen
     finally:
@@ -158,9 +165,8 @@ def _seeded() -> Iterator[None]:
     """Seed torch, numpy and Python while the block runs."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's model may draw from it
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(
-            SEED
-        )  # torch.manual_seed notes the stack for devices that are not there
+        # torch.manual_seed would note the stack for devices that are not there
+        torch.default_generator.manual_seed(SEED)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(SEED)
         random.seed(SEED)

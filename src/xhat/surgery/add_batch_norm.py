@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from xhat.dataflow import Flow, record
+from xhat.lang import Name, Phrase, say
 from xhat.nn import WithBatchNorm
 from xhat.norms import is_batch_norm, replace_
 from xhat.surgery._arithmetic import Layer, channels_out, is_layer, spatial_dims
 from xhat.surgery._copies import copied, leaves_model, outputs_of
-from xhat.surgery._hindrances import hindrance
-from xhat.surgery._links import Refused
-from xhat.surgery._trial import Arguments, Trial, max_abs_error
+from xhat.surgery._hindrances import held_aside, hindrance
+from xhat.surgery._refused import Refused
+from xhat.surgery._trial import Arguments, Failed, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by spatial axes
@@ -36,7 +37,8 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
 
     Returns:
         The twin, in the modes of the model, with ``xhat.nn.WithBatchNorm`` in the place of each layer.
-        ``refusals`` names layers that get none, with the reason.
+        ``refusals`` names layers that get none, with the reason; ``needless`` ones are those of the last layers,
+            of layers that are normalised already, and of those that the inputs do not reach.
 
     Raises:
         ModelError: the model raises on the inputs in evaluation mode, or cannot be copied.
@@ -50,7 +52,7 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
     assert flow is not None
     followed = _followed(result, flow)
     places: list[str] = []
-    reasons: dict[str, str] = {}
+    left: list[Refusal] = []
     for name, module in result.named_modules():
         if not is_layer(module):
             continue
@@ -58,40 +60,47 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
             _check(result, flow, name, module, followed)
             places.append(name)
         except Refused as refused:
-            reasons[name] = str(refused)
+            left.append(Refusal(name, refused.reason, refused.needless))
     changes: list[Change] = []
     if places:
         good, bad = Trial(result, arguments, _apply, watch=places).split(places)
-        reasons |= dict.fromkeys(bad, "with batch norm behind it the model could not be run as before")
+        left += [Refusal(one.part, _words_of(one)) for one in bad]
         changes = _apply(result, good)
-    left = tuple(Refusal(name, reason) for name, reason in reasons.items())
-    return Surgery(result, tuple(changes), left, max_abs_error(before, outputs_of(result, arguments)))
+    return Surgery(result, tuple(changes), tuple(left), max_abs_error(before, outputs_of(result, arguments)))
+
+
+def _words_of(failed: Failed[str]) -> str:
+    if failed.raised is not None:
+        return say("the model raised {error} with batch norm behind it", error=Name(failed.raised))
+    return say("with batch norm behind it the outputs changed by more than rounding")
 
 
 def _check(model: nn.Module, flow: Flow, name: str, layer: Layer, followed: set[str]) -> None:
     calls = flow.calls.get(name, ())
     if not name:
-        raise Refused("the model itself is this layer")
+        raise Refused(say("the model itself is this layer"))
     if not calls:
-        raise Refused("the example inputs did not reach it")
+        raise Refused(say("the example inputs did not reach it"), needless=True)
     if len(calls) > 1:
         raise Refused(
-            f"it is called {len(calls)} times: one batch norm would mix the statistics of its inputs"
+            say(
+                "it is called {count} times: one batch norm would mix the statistics of its inputs",
+                count=len(calls),
+            )
         )
     if name not in followed:
-        raise Refused("no other layer follows: its result is the model's output")
-    if why := hindrance(model, flow, name):
+        raise Refused(say("no other layer follows: its result is the model's output"), needless=True)
+    if why := hindrance(model, flow, name) or held_aside(model, name):
         raise Refused(why)
     source = flow.source_of(calls[0].outputs[0])
     if source.call is not calls[0]:
-        raise Refused(f"its class, {type(layer).__name__}, does more than its layer")
-    if len(calls[0].outputs[0].size) != spatial_dims(layer) + 2 and not isinstance(layer, nn.Linear):
-        raise Refused("its input is one sample without a batch axis")
-    if len(calls[0].outputs[0].size) < 2:
-        raise Refused("its input is one sample without a batch axis")
+        raise Refused(say("its class, {kind}, does more than its layer", kind=Name(type(layer).__name__)))
+    axes = len(calls[0].outputs[0].size)
+    if axes < 2 or (axes != spatial_dims(layer) + 2 and not isinstance(layer, nn.Linear)):
+        raise Refused(say("its input is one sample without a batch axis"))
     for use in flow.uses(calls[0]):
         if use.kind == "module" and isinstance(model.get_submodule(use.name), _OTHER_NORMS):
-            raise Refused(f"{use.name} normalises it already")
+            raise Refused(say("{norm} normalises it already", norm=Name(use.name)), needless=True)
 
 
 def _followed(model: nn.Module, flow: Flow) -> set[str]:
@@ -124,11 +133,13 @@ def _apply(model: nn.Module, places: Sequence[str]) -> list[Change]:
         assert is_batch_norm(norm)
         assert norm.running_var is not None
         norm.running_var.fill_(1 - norm.eps)
-        words = f"{kind.__name__} of {norm.num_features} features behind it"
+        words: Phrase = say(
+            "{kind} of {count} features behind it", kind=Name(kind.__name__), count=norm.num_features
+        )
         if layer.bias is not None:
             norm.bias.copy_(layer.bias)
             layer.register_parameter("bias", None)
-            words += ", its bias is now β"
+            words = say("{words}, its bias is now β", words=words)
         replace_(model, layer, WithBatchNorm(layer, norm).train(layer.training))
         changes.append(Change(name, words))
     return changes

@@ -1,15 +1,14 @@
 """Put group norm in the place of batch norm."""
 
-import copy
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import UninitializedBuffer
 from torch.nn.utils import parametrize
 
 from xhat.errors import UsageError
+from xhat.lang import Name, say
 from xhat.norms import batch_norms, has_torch_forward, is_uninitialised, replace_
+from xhat.surgery._copies import copied
+from xhat.surgery._hindrances import has_hooks, held_aside
 from xhat.surgery.freeze import is_frozen
 from xhat.surgery.result import Change, Refusal, Surgery
 
@@ -31,21 +30,21 @@ def convert_group_norm(model: nn.Module, *, num_groups: int = 32) -> Surgery:
 
     Returns:
         A ``Surgery`` whose changes say the groups of each layer. Refused are batch norms with a forward of
-        their own, hooks or parametrisations, frozen ones, and lazy ones that have seen no input.
+        their own, hooks or parametrisations, those that a list holds as well, frozen ones, and lazy ones that
+        have seen no input.
 
     Raises:
         UsageError: ``num_groups`` is not positive.
+        ModelError: the model cannot be copied.
 
     Source: Wu and He 2018, Group Normalization, arXiv 1803.08494.
     """
     if num_groups < 1:
         raise UsageError(f"num_groups={num_groups}: a group norm has at least one group")
-    # Of what a lazy module waits for, torch can copy the parameters but not the buffers.
-    waiting = {id(b): _like(b) for b in model.buffers() if isinstance(b, UninitializedBuffer)}
-    model = copy.deepcopy(model, waiting)
+    model = copied(model)
     changes, refusals = [], []
     for name, old in batch_norms(model).items():
-        reason = _reason(old)
+        reason = _reason(old) or held_aside(model, name)
         if reason is not None:
             refusals.append(Refusal(name, reason))
             continue
@@ -55,8 +54,12 @@ def convert_group_norm(model: nn.Module, *, num_groups: int = 32) -> Surgery:
         else:
             replace_(model, old, new)
         channels = old.num_features // new.num_groups
-        what = f"{_count(new.num_groups, 'group')} of {_count(channels, 'channel')}"
-        changes.append(Change(name, f"GroupNorm of {what}"))
+        what = say(
+            "GroupNorm of {groups} of {channels}",
+            groups=_groups(new.num_groups),
+            channels=_channels(channels),
+        )
+        changes.append(Change(name, what))
     return Surgery(model, tuple(changes), tuple(refusals), max_abs_error=None)
 
 
@@ -70,27 +73,29 @@ def _group_norm(old: _BatchNorm, num_groups: int) -> nn.GroupNorm:
     return new
 
 
-def _like(buffer: Tensor) -> Tensor:
-    make: Callable[..., Tensor] = UninitializedBuffer
-    return make(device=buffer.device, dtype=buffer.dtype)
-
-
 def _reason(norm: _BatchNorm) -> str | None:
     """Why a batch norm cannot be exchanged; None if it can."""
-    kind = type(norm).__name__
     if is_frozen(norm):
-        return "its statistics are frozen: call xhat.unfreeze_ first"
+        return say("its statistics are frozen: call xhat.unfreeze_ first")
     if is_uninitialised(norm):
-        return "it is lazy and has seen no input, so its channels are not known: run the model once first"
+        return say(
+            "it is lazy and has seen no input, so its channels are not known: run the model once first"
+        )
     if parametrize.is_parametrized(norm):
-        return "it is parametrised: call torch.nn.utils.parametrize.remove_parametrizations first"
+        return say("it is parametrised: call torch.nn.utils.parametrize.remove_parametrizations first")
     if not has_torch_forward(norm):
-        return f"{kind} computes something of its own, which GroupNorm would leave out"
-    hooks = (norm._forward_pre_hooks, norm._forward_hooks, norm._backward_pre_hooks, norm._backward_hooks)
-    if any(hooks):
-        return "it has hooks, which may change what it computes: remove them first"
+        return say(
+            "{kind} computes something of its own, which GroupNorm would leave out",
+            kind=Name(type(norm).__name__),
+        )
+    if has_hooks(norm):
+        return say("it has hooks, which may change what it computes: remove them first")
     return None
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _groups(count: int) -> str:
+    return say("1 group") if count == 1 else say("{count} groups", count=count)
+
+
+def _channels(count: int) -> str:
+    return say("1 channel") if count == 1 else say("{count} channels", count=count)

@@ -7,18 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xhat.dataflow import Flow, record
+from xhat.dataflow import Flow, Use, module_name, record
+from xhat.lang import Name, listed, say
 from xhat.surgery._arithmetic import Layer, is_layer
 from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
-from xhat.surgery._links import (
-    Refused,
-    constant_by_channel,
-    is_normalised,
-    norm_ops,
-    output_axis,
-    takes_batch_statistics,
-)
+from xhat.surgery._links import constant_by_channel, output_axis
+from xhat.surgery._norm_ops import is_normalised, norm_ops, takes_batch_statistics
+from xhat.surgery._refused import Refused, changed_without
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
@@ -28,9 +24,8 @@ class Cancelled:
     """A layer whose bias is cancelled."""
 
     layer: str  # full name
-    norms: dict[
-        str, Tensor
-    ]  # by full name of a batch norm behind it: (its channels,), the output that each is
+    # by full name of a batch norm behind it: (its channels,), the output that each is
+    norms: dict[str, Tensor]
 
 
 @leaves_model
@@ -68,16 +63,17 @@ def drop_bias(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = No
     for name, layer in _candidates(result, recording.eval):
         try:
             if recording.train is None:
-                raise Refused(f"the model raised {recording.failures['train']} in training mode")
+                error = Name(recording.failures["train"])
+                raise Refused(say("the model raised {error} in training mode", error=error))
             found.append(_cancelled(result, [recording.eval, recording.train], name, layer))
         except Refused as refused:
-            refusals[name] = str(refused)
+            refusals[name] = refused.reason
     good: list[Cancelled] = []
     if found:
         good, bad = Trial(
             result, arguments, _apply, training=True, watch={norm for one in found for norm in one.norms}
         ).split(found)
-        refusals |= {one.layer: "without it the outputs changed by more than rounding" for one in bad}
+        refusals |= {one.part.layer: changed_without(one.raised) for one in bad}
         _apply(result, good)
     changes = tuple(Change(one.layer, _words(one)) for one in good)
     left = tuple(Refusal(name, reason) for name, reason in refusals.items())
@@ -85,7 +81,8 @@ def drop_bias(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = No
 
 
 def _words(one: Cancelled) -> str:
-    return f"its bias is gone, moved into running_mean of {' and '.join(one.norms)}"
+    norms = listed(map(Name, one.norms), " and ")
+    return say("its bias is gone, moved into running_mean of {norms}", norms=norms)
 
 
 def _candidates(model: nn.Module, flow: Flow) -> list[tuple[str, Layer]]:
@@ -109,24 +106,33 @@ def _cancelled(model: nn.Module, flows: Sequence[Flow], name: str, layer: Layer)
             raise Refused(why)
         for call in flow.calls.get(name, ()):
             if not call.outputs:
-                raise Refused(f"a call of {name} raised")
+                raise Refused(say("a call of {module} raised", module=module_name(name)))
             made = flow.source_of(call.outputs[0]).access
             for use in flow.uses_of(made):
                 norm = _norm_of(flow, use.call.module if use.call else "")
                 if norm is None or not is_normalised(
                     flow, use, norm, norm_ops(flow, model, norm, fixed=False)
                 ):
-                    raise Refused(f"it also reaches {use.where} in {_MODES[flow.mode]}")
+                    raise Refused(_also(use, flow))
                 channels = constant_by_channel(flow.labels(made, output_axis(layer, made), use), 1)
                 if channels is None or not torch.equal(norms.setdefault(norm, channels), channels):
-                    raise Refused(f"the channels of {norm} are not its outputs: another axis is normalised")
+                    raise Refused(
+                        say(
+                            "the channels of {norm} are not its outputs: another axis is normalised",
+                            norm=module_name(norm),
+                        )
+                    )
     for flow in flows:  # a norm that only one mode has behind the layer may have something else in the other
         for norm in norms:
             _only(model, flow, norm, name)
     return Cancelled(name, norms)
 
 
-_MODES = {"eval": "evaluation mode", "train": "training mode"}
+def _also(use: Use, flow: Flow) -> str:
+    mode = say("training mode") if flow.mode == "train" else say("evaluation mode")
+    if use.in_place:
+        return say("what it computes is changed in place by {place} in {mode}", place=use.where, mode=mode)
+    return say("it also reaches {place} in {mode}", place=use.where, mode=mode)
 
 
 def _norm_of(flow: Flow, name: str) -> str | None:
@@ -140,10 +146,18 @@ def _only(model: nn.Module, flow: Flow, norm: str, layer: str) -> None:
         raise Refused(why)
     for op, access in norm_ops(flow, model, norm, fixed=False) if norm in flow.calls else ():
         if flow.mode == "train" and (op is None or not takes_batch_statistics(op)):
-            raise Refused(f"{norm} keeps its running statistics in training mode too, and does not cancel it")
+            raise Refused(
+                say(
+                    "{norm} keeps its running statistics in training mode too, and does not cancel it",
+                    norm=module_name(norm),
+                )
+            )
         source = flow.source_of(access)
         if source.name != layer or source.kind != "module":
-            raise Refused(f"{norm} also normalises what {source.name or 'the input'} gives")
+            other = Name(source.name) if source.name else say("the input")
+            raise Refused(
+                say("{norm} also normalises what {other} gives", norm=module_name(norm), other=other)
+            )
 
 
 @torch.no_grad()

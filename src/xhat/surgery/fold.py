@@ -8,12 +8,16 @@ from typing import Any
 from torch import nn
 
 from xhat.dataflow import Flow, record
+from xhat.lang import Name, listed, say
 from xhat.nn import Contiguous
-from xhat.norms import is_batch_norm, is_fixed_norm
+from xhat.norms import normalisers
+from xhat.surgery._absorb import absorb_
 from xhat.surgery._copies import copied, leaves_model, outputs_of
-from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link
+from xhat.surgery._links import Link, find_link
+from xhat.surgery._norm_ops import check_finite
+from xhat.surgery._refused import Refused
 from xhat.surgery._replacement import remove_
-from xhat.surgery._trial import Arguments, Trial, max_abs_error
+from xhat.surgery._trial import Arguments, Failed, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
 
@@ -45,9 +49,7 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
     arguments: Arguments = (inputs, kwargs or {})
     result = copied(model).eval()
     before = outputs_of(result, arguments)
-    names = [
-        name for name, module in result.named_modules() if is_batch_norm(module) or is_fixed_norm(module)
-    ]
+    names = list(normalisers(result))
     changes: dict[str, Change] = {}
     refusals: dict[str, str] = {}
     while True:  # a batch norm beside another one can be folded once that one is gone
@@ -58,8 +60,9 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
             trial = Trial(result, arguments, partial(_apply, flow=flow), watch=_watched(links))
             good, bad = trial.split(links)
             if bad:  # the identity may hand on what a view or a change in place behind it does not take
-                good, bad = trial.split([*good, *(replace(link, lays_out=True) for link in bad)])
-            refusals |= dict.fromkeys((link.norm for link in bad), _WRONG)
+                refusals |= {one.part.norm: _words_of(one) for one in bad}
+                good, _ = trial.split([*good, *(replace(one.part, lays_out=True) for one in bad)])
+                refusals = {name: reason for name, reason in refusals.items() if name not in _norms_of(good)}
             changes |= {change.module: change for change in _apply(result, good, flow)}
             if good and any(_beside(flow, name, good) for name in refusals):
                 continue
@@ -69,7 +72,14 @@ def fold(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None = None) -
     return Surgery(result, done, refused, max_abs_error(before, outputs_of(result, arguments)))
 
 
-_WRONG = "folding it changed the outputs, with random parameters and statistics, by more than rounding"
+def _words_of(failed: Failed[Link]) -> str:
+    if failed.raised is not None:
+        return say("the model raised {error} when it was folded", error=Name(failed.raised))
+    return say("folding it changed the outputs, with random parameters and statistics, by more than rounding")
+
+
+def _norms_of(links: Sequence[Link]) -> set[str]:
+    return {link.norm for link in links}
 
 
 def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Link], dict[str, str]]:
@@ -81,7 +91,7 @@ def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Lin
             check_finite(model.get_submodule(name))
             links.append(link)
         except Refused as refused:
-            refusals[name] = str(refused)
+            refusals[name] = refused.reason
     return links, refusals
 
 
@@ -89,10 +99,8 @@ def _watched(links: Sequence[Link]) -> set[str]:
     """Return modules whose outputs stay as they are: what stands for a norm, or the layers behind it."""
     behind = {link.norm: link.layers[0] for link in links if link.side == "behind"}
     in_front = {name for link in links if link.side == "in front" for name in link.layers}
-    return {
-        *behind,
-        *(in_front - set(behind.values())),
-    }  # a layer that takes a norm behind over gives another result
+    # a layer that takes over a norm behind it gives another result
+    return {*behind, *(in_front - set(behind.values()))}
 
 
 def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
@@ -101,16 +109,21 @@ def _apply(model: nn.Module, links: Sequence[Link], flow: Flow) -> list[Change]:
     for link in links:
         absorb_(model, link)
         rest = remove_(model, flow, link.norm, instead=Contiguous() if link.lays_out else None)
-        where = "before" if link.side == "behind" else "after"
-        words = f"folded into {' and '.join(link.layers)} {where} it" + (f"; {rest}" if rest else "")
-        words += "; its result is made contiguous" if link.lays_out else ""
-        changes.append(Change(link.norm, words))
+        layers = listed(map(Name, link.layers), " and ")
+        words: list[str] = [
+            say("folded into {layers} before it", layers=layers)
+            if link.side == "behind"
+            else say("folded into {layers} after it", layers=layers)
+        ]
+        words += [rest] if rest else []
+        words += [say("its result is made contiguous")] if link.lays_out else []
+        changes.append(Change(link.norm, listed(words)))
     return changes
 
 
 def _beside(flow: Flow, name: str, links: Sequence[Link]) -> bool:
     """Whether the batch norm of that name has one of those that are gone before or behind it."""
-    gone = {link.norm for link in links}
+    gone = _norms_of(links)
     calls = flow.calls.get(name, ())
     return any(
         flow.source(call).name in gone or any(use.name in gone for use in flow.uses(call)) for call in calls

@@ -1,7 +1,7 @@
 """The twin without batch norm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,13 +9,17 @@ import torch
 from torch import nn
 
 from xhat.dataflow import Flow, record
-from xhat.nn import ChannelAffine
+from xhat.lang import Name, listed, say
+from xhat.nn import ChannelAffine, Contiguous
 from xhat.norms import batch_norms
+from xhat.surgery._absorb import absorb_
 from xhat.surgery._arithmetic import scale_and_shift
 from xhat.surgery._copies import copied, leaves_model, outputs_of
-from xhat.surgery._hindrances import hindrance
-from xhat.surgery._links import Link, Refused, absorb_, check_finite, find_link, norm_ops
-from xhat.surgery._replacement import remove_, rest_of
+from xhat.surgery._hindrances import held_aside, hindrance
+from xhat.surgery._links import Link, find_link
+from xhat.surgery._norm_ops import check_finite, norm_ops
+from xhat.surgery._refused import Refused, changed_without
+from xhat.surgery._replacement import cannot_be_taken_apart, remove_, rest_of
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
 from xhat.surgery.result import Change, Refusal, Surgery
 
@@ -26,6 +30,7 @@ class Removal:
 
     norm: str  # full name
     link: Link | None  # the layer that takes it over; None: γ and β stay as a layer of their own
+    lays_out: bool = False  # whether the order in memory that the norm gave its result is needed
 
 
 @leaves_model
@@ -59,12 +64,18 @@ def remove_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | N
         try:
             removals.append(_removal(result, flow, recording.train, name))
         except Refused as refused:
-            reasons[name] = str(refused)
+            reasons[name] = refused.reason
     changes: list[Change] = []
     if removals:
         apply = partial(_apply, flow=flow)
-        good, bad = Trial(result, arguments, apply, watch=[one.norm for one in removals]).split(removals)
-        reasons |= {one.norm: "without it the outputs changed by more than rounding" for one in bad}
+        trial = Trial(result, arguments, apply, watch=[one.norm for one in removals])
+        good, bad = trial.split(removals)
+        if bad:  # as in fold: a view behind it may need the order in memory
+            good, _ = trial.split([*good, *(replace(one.part, lays_out=True) for one in bad)])
+            gone = {one.norm for one in good}
+            reasons |= {
+                one.part.norm: changed_without(one.raised) for one in bad if one.part.norm not in gone
+            }
         changes = apply(result, good)
     left = tuple(Refusal(name, reason) for name, reason in reasons.items())
     return Surgery(result, tuple(changes), left, max_abs_error(before, outputs_of(result, arguments)))
@@ -73,13 +84,13 @@ def remove_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | N
 def _removal(model: nn.Module, flow: Flow, train: Flow | None, name: str) -> Removal:
     norm = model.get_submodule(name)
     if not name:
-        raise Refused("the model itself is a batch norm")
+        raise Refused(say("the model itself is a batch norm"))
     norm_ops(flow, model, name)
-    if why := hindrance(model, flow, name):
+    if why := hindrance(model, flow, name) or held_aside(model, name):
         raise Refused(why)
     check_finite(norm)
     if rest_of(norm, flow, name) is None:
-        raise Refused(f"{type(norm).__name__} does more than normalise, and cannot be taken apart")
+        raise Refused(cannot_be_taken_apart(norm))
     try:
         link = find_link(model, flow, name)
         if train is not None and find_link(model, train, name, fixed=False).layers != link.layers:
@@ -91,12 +102,14 @@ def _removal(model: nn.Module, flow: Flow, train: Flow | None, name: str) -> Rem
 
 @torch.no_grad()
 def _apply(model: nn.Module, parts: Sequence[Removal], flow: Flow) -> list[Change]:
-    changes = []
+    changes: list[Change] = []
+    words: list[str]
     for part in parts:
         if part.link is not None:
             absorb_(model, part.link)
-            rest = remove_(model, flow, part.norm)
-            words = f"taken over by {part.link.layers[0]}, whose bias is now trained in place of β"
+            rest = remove_(model, flow, part.norm, instead=Contiguous() if part.lays_out else None)
+            layer = Name(part.link.layers[0])
+            words = [say("taken over by {layer}, whose bias is now trained in place of β", layer=layer)]
         else:
             norm = model.get_submodule(part.norm)
             scale, shift = scale_and_shift(norm)
@@ -104,7 +117,10 @@ def _apply(model: nn.Module, parts: Sequence[Removal], flow: Flow) -> list[Chang
             affine = ChannelAffine(len(scale), device=like.device, dtype=like.dtype)
             affine.weight.copy_(scale)
             affine.bias.copy_(shift)
-            rest = remove_(model, flow, part.norm, instead=affine)
-            words = "a scale and a shift per channel stay"
-        changes.append(Change(part.norm, words + (f"; {rest}" if rest else "")))
+            instead = nn.Sequential(affine, Contiguous()) if part.lays_out else affine
+            rest = remove_(model, flow, part.norm, instead=instead)
+            words = [say("a scale and a shift per channel stay")]
+        words += [rest] if rest else []
+        words += [say("its result is made contiguous")] if part.lays_out else []
+        changes.append(Change(part.norm, listed(words)))
     return changes

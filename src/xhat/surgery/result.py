@@ -20,6 +20,7 @@ class Refusal:
 
     module: str  # full name
     reason: str  # a short clause that names the other modules concerned
+    needless: bool = False  # whether it needs no change: what was asked for holds without it
 
 
 @dataclass(frozen=True)
