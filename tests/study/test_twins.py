@@ -95,6 +95,16 @@ def test_who_is_told_the_norm(factory, told):
             "none",
             "normalises with the batch's statistics",
         ),
+        (
+            """class Thrice(nn.Sequential):
+        def forward(self, x):
+            for _ in range(3):
+                x = self[1](x).relu()
+            return self[2](self[0](x).flatten(1))
+    return Thrice(nn.Conv2d(1, 4, 3), nn.Conv2d(1, 1, 3, padding=1), nn.Linear(144, 10))""",
+            "batch",
+            r"with batch norm \(1: it is called 3 times",
+        ),
         ("return nn.Linear(64, 10)", "layer", "this claim needs 'layer'"),
         ("return 3", "none", r"make_model\(\) returned int"),
     ],

@@ -51,13 +51,14 @@ def with_norm(model: nn.Module, norm: str, name: str, examples: Tensor) -> nn.Mo
             raise _failed(name, "without", made)
     else:
         made = add_batch_norm(model, examples)
-        if not made.changes:
+        if not made.changes or any(not left.needless for left in made.refusals):
             raise _failed(name, "with", made)
     return made.model
 
 
 def _failed(name: str, which: str, made: Surgery) -> ModelError:
-    reasons = "; ".join(f"{left.module}: {left.reason}" for left in made.refusals[:3])
+    hindering = [left for left in made.refusals if not left.needless] or made.refusals
+    reasons = "; ".join(f"{left.module}: {left.reason}" for left in hindering[:3])
     return ModelError(
         f"xhat cannot make the twin of {name} {which} batch norm ({reasons or 'it has no layer to put one behind'}). "
         "Let the callable take norm, and return the network with BN for 'batch' and without for 'none'."
