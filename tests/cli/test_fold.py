@@ -81,7 +81,7 @@ def test_the_program_gives_the_networks_outputs_at_any_batch_size(command, tmp_p
     code, said = command("model", "batches", "--out", "served.pt2")
     assert code == 0, said
     assert "Folded batch norms: 1; left as they are: 1" in said
-    assert "its input comes from 2 of class ReLU, no convolution or linear layer" in said
+    assert "its input comes from 2 of class ReLU" in said
     assert f"Written: {tmp_path / 'served.pt2'}" in said
     program = torch.export.load(tmp_path / "served.pt2").module()
     net = sys.modules[command.module].model().eval()
