@@ -1,7 +1,8 @@
 """Batch norm follows a batch norm.
 
-Looked for: a norm whose input comes straight from another batch norm, where nothing else reads that one's
-output.
+Looked for: a norm whose input comes straight from another batch norm, each of its channels from one channel of
+that one, where nothing else reads that one's output. Where the axes are transposed between the two, both have a
+part.
 
 Why it harms: what the first norm does by channel, γ and β included, the second undoes. The first's parameters
 have no effect in training, their gradient is noise, and time is lost. Usually one was left over when blocks
@@ -10,17 +11,18 @@ were put together.
 Source: a map x → a · x + b with a > 0 does not change what a norm makes of x, but for eps (Ioffe and Szegedy
 2015, sec. 3.3).
 
-Remedy: leave one of the two out, the first if both are by the same channels.
+Remedy: leave one of the two out.
 
 Repair: none; the code has to change.
 """
 
 from collections.abc import Iterator
 
+from xhat.dataflow import Call, Flow, Source
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
 from xhat.doctor.rule import Rule, found
-from xhat.doctor.rules._flows import calls_of, training_flow
+from xhat.doctor.rules._flows import calls_of, keeps_channels, training_flow
 from xhat.lang import say
 
 
@@ -34,7 +36,7 @@ def check(case: Case) -> Iterator[Finding]:
             source = flow.source(call)
             if source.kind != "module" or source.call is None or source.name not in case.norms:
                 continue
-            if source.name == name or any(use.call is not call for use in flow.uses(source.call)):
+            if source.name == name or not _undoes(flow, source, call):
                 continue
             yield found(
                 "BN104",
@@ -44,6 +46,15 @@ def check(case: Case) -> Iterator[Finding]:
                 remedy=say("Leave one of the two norms out."),
             )
             break  # one finding a norm
+
+
+def _undoes(flow: Flow, source: Source, call: Call) -> bool:
+    """Whether the second norm alone reads the first one's output, by the first one's channels."""
+    assert source.call is not None
+    uses = flow.uses(source.call)
+    return all(use.call is call for use in uses) and all(
+        keeps_channels(flow, source.access, 1, use) for use in uses
+    )
 
 
 def _parameters(case: Case, name: str) -> int:
