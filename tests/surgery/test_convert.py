@@ -132,6 +132,14 @@ def test_a_model_that_caches_an_activation() -> None:
     assert [change.module for change in convert_group_norm(net).changes] == ["norm"]
 
 
+def test_a_norm_that_a_list_holds_too_is_left() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    net.held = [net[0]]
+    found = convert_group_norm(net)
+    assert [change.module for change in found.changes] == ["1"]
+    assert found.refusals == (Refusal("0", "held holds it too, where it could not be replaced"),)
+
+
 def test_on_the_meta_device() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.BatchNorm2d(4))

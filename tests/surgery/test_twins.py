@@ -45,6 +45,12 @@ def conv(channels: int = 3, **options: Any) -> nn.Module:
     return nn.Conv2d(channels, 4, 3, padding=1, **options)
 
 
+def held(*modules: nn.Module) -> nn.Module:
+    model = nn.Sequential(*modules)
+    model.held = [modules[1]]
+    return model
+
+
 class Functional(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(super().forward(x))
@@ -112,6 +118,9 @@ REMOVED: dict[str, Case] = {
     "not-reached": Case(
         net(lambda n, x: n.conv(x), conv=conv(), bn=nn.BatchNorm2d(4)), [], {"bn": "did not reach"}
     ),
+    "held-by-a-list": Case(
+        lambda: held(conv(), nn.BatchNorm2d(4), nn.ReLU()), [], {"1": "held holds it too"}
+    ),
     "frozen": Case(lambda: freeze_(nn.Sequential(conv(), nn.BatchNorm2d(4))), ["1"]),
     "in-training-otherwise": Case(
         net(
@@ -164,6 +173,9 @@ ADDED: dict[str, Case] = {
         net(lambda n, x: n.out(n.conv(x).relu_().mul_(2)), conv=conv(), out=conv(4)),
         ["conv"],
         {"out": "follows"},
+    ),
+    "held-by-a-list": Case(
+        lambda: held(nn.ReLU(), conv(), conv(4)), [], {"1": "held holds it too", "2": "follows"}
     ),
     "attributes-read": Case(
         net(lambda n, x: n.out(n.conv(x) * n.conv.out_channels), conv=conv(), out=conv(4)),

@@ -36,7 +36,8 @@ def with_norm(model: nn.Module, norm: str, name: str, examples: Tensor) -> nn.Mo
         examples: (N, …), some of the data's inputs.
 
     Raises:
-        ModelError: ``norm`` is another one, or the twin cannot be made.
+        ModelError: ``norm`` is another one, or the twin cannot be made: a batch norm would stay, or a layer that needs
+            one could get none.
     """
     if norm not in ("batch", "none"):
         raise ModelError(

@@ -1,6 +1,6 @@
 """Why a module must not be touched: something else looks into it, holds it, or computes what it holds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from types import MethodType
 from typing import Any
 
@@ -13,6 +13,7 @@ from xhat.lang import Name, say
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_TORCH = frozenset(vars(nn.Module()))  # attributes in which torch keeps a module's parts and hooks
+_HOLDERS = (nn.Module, MethodType, dict, list, tuple, set, frozenset)
 
 
 def hindrance(model: nn.Module, flow: Flow, name: str) -> str | None:
@@ -62,34 +63,40 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in _HOOKS)
 
 
-def held_aside(model: nn.Module, name: str) -> str | None:
-    """Return why another module cannot be put in that one's place everywhere, or None.
+def held_aside(model: nn.Module) -> dict[str, str]:
+    """Return modules in whose place another one cannot be put everywhere, by full name, with the reason.
 
-    A list, a dict, a bound method or an unregistered module may hold the module as well, and would go on to.
+    A list, a dict, a bound method or an unregistered module holds them besides, and would go on to.
     """
-    module = model.get_submodule(name)
-    seen = {id(part) for part in model.modules()}
+    names = {id(module): name for name, module in model.named_modules()}
+    found: dict[str, str] = {}
     for holder_name, holder in model.named_modules():
         for attribute, value in vars(holder).items():
-            if attribute not in _OF_TORCH and _holds(value, module, seen):
-                place = f"{holder_name}.{attribute}" if holder_name else attribute
-                return say("{place} holds it too, where it could not be replaced", place=Name(place))
-    return None
+            if attribute in _OF_TORCH or not isinstance(value, _HOLDERS):
+                continue
+            place = Name(f"{holder_name}.{attribute}" if holder_name else attribute)
+            for name in _held_in(value, names, set()):
+                reason = say("{place} holds it too, where it could not be replaced", place=place)
+                found.setdefault(name, reason)
+    return found
 
 
-def _holds(value: Any, module: nn.Module, seen: set[int]) -> bool:
-    """Whether a value holds the module past those seen, which are the registered ones and what was gone through."""
-    if value is module:
-        return True
-    if isinstance(value, MethodType):
-        return _holds(value.__self__, module, seen)
-    if not isinstance(value, nn.Module | Mapping | list | tuple | set | frozenset) or id(value) in seen:
-        return False
+def _held_in(value: Any, names: dict[int, str], seen: set[int]) -> Iterator[str]:
+    """Yield the full names of registered modules that a value holds, itself or through others that are not."""
+    if id(value) in names:
+        yield names[id(value)]
+        return
+    if not isinstance(value, _HOLDERS) or id(value) in seen:
+        return
     seen.add(id(value))
-    if isinstance(value, nn.Module):
-        return any(_holds(part, module, seen) for part in vars(value).values())
-    parts = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
-    return any(_holds(part, module, seen) for part in parts)
+    if isinstance(value, MethodType):
+        parts: Iterable[Any] = (value.__self__,)
+    elif isinstance(value, nn.Module):
+        parts = vars(value).values()
+    else:
+        parts = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+    for part in parts:
+        yield from _held_in(part, names, seen)
 
 
 def watched_by(model: nn.Module, flow: Flow, value: int) -> str | None:

@@ -11,7 +11,7 @@ from xhat.dataflow import Access, Flow, Op, Source, Use, module_name
 from xhat.lang import Name, say
 from xhat.norms import has_torch_forward, is_fixed_norm
 from xhat.surgery._arithmetic import Layer, is_layer, spatial_dims
-from xhat.surgery._hindrances import held_aside, hindrance, watched_by
+from xhat.surgery._hindrances import hindrance, watched_by
 from xhat.surgery._norm_ops import is_normalised, norm_ops
 from xhat.surgery._refused import Refused
 
@@ -56,7 +56,7 @@ def find_link(model: nn.Module, flow: Flow, name: str, *, fixed: bool = True) ->
     """
     norm = model.get_submodule(name)
     reads = norm_ops(flow, model, name, fixed=fixed)
-    if why := hindrance(model, flow, name) or held_aside(model, name):
+    if why := hindrance(model, flow, name):
         raise Refused(why)
     try:
         return _behind(model, flow, name, reads)

@@ -50,7 +50,7 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
     before = outputs_of(result, arguments)
     flow = record(result, *inputs, kwargs=kwargs, modes=("eval",)).eval
     assert flow is not None
-    followed = _followed(result, flow)
+    followed, aside = _followed(result, flow), held_aside(result)
     places: list[str] = []
     left: list[Refusal] = []
     for name, module in result.named_modules():
@@ -58,6 +58,8 @@ def add_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | None
             continue
         try:
             _check(result, flow, name, module, followed)
+            if name in aside:
+                raise Refused(aside[name])
             places.append(name)
         except Refused as refused:
             left.append(Refusal(name, refused.reason, refused.needless))
@@ -90,7 +92,7 @@ def _check(model: nn.Module, flow: Flow, name: str, layer: Layer, followed: set[
         )
     if name not in followed:
         raise Refused(say("no other layer follows: its result is the model's output"), needless=True)
-    if why := hindrance(model, flow, name) or held_aside(model, name):
+    if why := hindrance(model, flow, name):
         raise Refused(why)
     source = flow.source_of(calls[0].outputs[0])
     if source.call is not calls[0]:

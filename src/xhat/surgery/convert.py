@@ -42,9 +42,9 @@ def convert_group_norm(model: nn.Module, *, num_groups: int = 32) -> Surgery:
     if num_groups < 1:
         raise UsageError(f"num_groups={num_groups}: a group norm has at least one group")
     model = copied(model)
-    changes, refusals = [], []
+    changes, refusals, aside = [], [], held_aside(model)
     for name, old in batch_norms(model).items():
-        reason = _reason(old) or held_aside(model, name)
+        reason = _reason(old) or aside.get(name)
         if reason is not None:
             refusals.append(Refusal(name, reason))
             continue

@@ -13,6 +13,7 @@ from xhat.nn import Contiguous
 from xhat.norms import normalisers
 from xhat.surgery._absorb import absorb_
 from xhat.surgery._copies import copied, leaves_model, outputs_of
+from xhat.surgery._hindrances import held_aside
 from xhat.surgery._links import Link, find_link
 from xhat.surgery._norm_ops import check_finite
 from xhat.surgery._refused import Refused
@@ -85,8 +86,11 @@ def _norms_of(links: Sequence[Link]) -> set[str]:
 def _links(model: nn.Module, flow: Flow, names: Sequence[str]) -> tuple[list[Link], dict[str, str]]:
     links: list[Link] = []
     refusals: dict[str, str] = {}
+    aside = held_aside(model)
     for name in names:
         try:
+            if name in aside:
+                raise Refused(aside[name])
             link = find_link(model, flow, name)
             check_finite(model.get_submodule(name))
             links.append(link)

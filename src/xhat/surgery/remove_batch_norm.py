@@ -60,8 +60,11 @@ def remove_batch_norm(model: nn.Module, *inputs: Any, kwargs: dict[str, Any] | N
     assert flow is not None
     removals: list[Removal] = []
     reasons: dict[str, str] = {}
+    aside = held_aside(result)
     for name in batch_norms(result):
         try:
+            if name in aside:
+                raise Refused(aside[name])
             removals.append(_removal(result, flow, recording.train, name))
         except Refused as refused:
             reasons[name] = refused.reason
@@ -86,7 +89,7 @@ def _removal(model: nn.Module, flow: Flow, train: Flow | None, name: str) -> Rem
     if not name:
         raise Refused(say("the model itself is a batch norm"))
     norm_ops(flow, model, name)
-    if why := hindrance(model, flow, name) or held_aside(model, name):
+    if why := hindrance(model, flow, name):
         raise Refused(why)
     check_finite(norm)
     if rest_of(norm, flow, name) is None:
