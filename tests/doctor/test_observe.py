@@ -11,7 +11,7 @@ from tests.doctor.trained import NAMES, batches, healthy
 from xhat import recalibrate_
 from xhat.doctor._outputs import KEPT, gap, keep, score, spread
 from xhat.doctor._seen import Collected, by_sample
-from xhat.doctor._split import mixed, take
+from xhat.doctor._split import mixed, picked, take
 from xhat.doctor.observe import observe
 from xhat.errors import DataError, ModelError
 from xhat.norms import batch_norms
@@ -139,14 +139,17 @@ def test_sums_give_the_variances_over_samples():
 
 def test_batches_of_mixed_samples_hold_each_sample_once():
     given = [(torch.arange(n)[:, None] + 100.0 * n, torch.arange(n) + 100 * n) for n in (3, 5, 4)]
-    made = mixed(given, 3)
-    assert made is not None
+    found = mixed(given, 3)
+    assert found is not None
+    made, sources = found
     assert [len(x) for x, _ in made] == [3, 5, 4]
     assert all(torch.equal(x[:, 0].long(), y) for x, y in made)
     assert sorted(torch.cat([y for _, y in made]).tolist()) == sorted(
         torch.cat([y for _, y in given]).tolist()
     )
     assert mixed([(torch.zeros(20, 3),), (torch.zeros(20, 4),)], 2) is None
+    outputs = [[x] for x, _ in given]
+    assert all(torch.equal(picked(outputs, picks)[0], x) for picks, (x, _) in zip(sources, made, strict=True))
     assert take("text", torch.tensor([0])) is None
 
 

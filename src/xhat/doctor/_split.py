@@ -28,30 +28,44 @@ def take(batch: Any, index: Tensor) -> Any | None:
     return _pytree.tree_unflatten(picked, spec)
 
 
-def mixed(batches: Sequence[Any], count: int, *, seed: int = 0) -> list[Any] | None:
+# Of each batch its number and which of its samples.
+Picks = list[tuple[int, Tensor]]
+
+
+def mixed(
+    batches: Sequence[Any], count: int, *, seed: int = 0
+) -> tuple[tuple[Any, ...], tuple[Picks, ...]] | None:
     """Return up to ``count`` batches, sized as the first ones, of samples drawn from all batches at random.
 
-    That is what a loader that shuffles would have given. None where samples do not fit into one batch, as
-    images of several sizes do not.
+    That is what a loader that shuffles would have given; beside them, where their samples are from, in their
+    order. None where samples do not fit into one batch, as images of several sizes do not.
     """
-    sizes = [samples_in(batch) for batch in batches]
-    if any(size is None for size in sizes):
+    sizes = [samples_in(batch) or 0 for batch in batches]
+    if not all(sizes):
         return None
     owner = torch.repeat_interleave(torch.arange(len(batches)), torch.tensor(sizes))
-    inside = torch.cat([torch.arange(size or 0) for size in sizes])
+    inside = torch.cat([torch.arange(size) for size in sizes])
     order = torch.randperm(len(owner), generator=torch.Generator().manual_seed(seed))
     made: list[Any] = []
+    sources: list[Picks] = []
     end = 0
     for size in sizes[:count]:
-        part = order[end : end + (size or 0)]
-        end += size or 0
-        chosen = [inside[part[owner[part] == place]] for place in range(len(batches))]
-        parts = [take(batch, index) for batch, index in zip(batches, chosen, strict=True) if len(index)]
-        joined = _joined(parts)
+        part = order[end : end + size]
+        end += size
+        chosen = ((place, inside[part[owner[part] == place]]) for place in range(len(batches)))
+        picks = [(place, index) for place, index in chosen if len(index)]
+        joined = _joined([take(batches[place], index) for place, index in picks])
         if joined is None:
             return None
         made.append(joined)
-    return made
+        sources.append(picks)
+    return tuple(made), tuple(sources)
+
+
+def picked(outputs: Sequence[Sequence[Tensor]], picks: Picks) -> list[Tensor]:
+    """Return the outputs of a mixed batch's samples, by those of the batches that they are from."""
+    parts = [[tensor[index] for tensor in outputs[place]] for place, index in picks]
+    return [torch.cat(together) for together in zip(*parts, strict=True)]
 
 
 def _joined(parts: Sequence[Any]) -> Any | None:
