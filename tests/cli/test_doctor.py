@@ -40,6 +40,10 @@ def sick():
     return net
 
 
+def new():
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8))
+
+
 def plain():
     return nn.Linear(3, 4)
 
@@ -208,6 +212,19 @@ def test_fix_writes_repaired_statistics_and_shows_what_the_code_has_to_change(co
     assert "1: statistics recalibrated on 4 batches" in told
     assert "In the code (BN106): Write momentum=0.01" in told
     assert "Findings before: 3, after: 2" in told
+
+
+def test_fix_recalibrates_on_all_batches_and_limit_is_for_looking(command, tmp_path):
+    for data in ("net:batches", "net:once"):
+        said = command("doctor", "net:sick", "--data", data, "--limit", "1", "--fix", "mended.safetensors")
+        assert "2 batch norms, 1 batch" in said.out
+        assert "1: statistics recalibrated on 4 batches" in " ".join(said.err.split())
+
+
+def test_a_refusal_of_the_whole_model_has_a_name(command):
+    said = command("doctor", "net:new", "--fix", "mended.safetensors")
+    assert "(model): BN203 has no repair by itself." in " ".join(said.err.split())
+    assert not any(line.startswith(":") for line in said.err.splitlines())
 
 
 def test_fix_without_batches_says_what_it_needs(command, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from xhat.doctor import diagnose, repair
+from xhat.doctor import diagnose, repair, watch
 from xhat.errors import UsageError
 
 from .cases import of, settled
@@ -63,6 +63,55 @@ def test_what_is_needed_is_said():
     assert "batches=" in reasons["features.1.1"]
     assert "*inputs" in reasons["features.0.0"]
     assert [change.module for change in done.changes] == ["features.2.2"]
+
+
+def test_what_cannot_be_looked_at_again_does_not_count_as_mended():
+    model, batches = sick()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-2)
+    before = diagnose(model, batches, optimizer=optimizer)
+    assert {"BN101", "BN108"} <= {finding.code for finding in before.findings}
+    alone = repair(model, before)  # no inputs, batches or optimizer
+    assert of(alone.after, "BN101") == of(before, "BN101")
+    assert of(alone.after, "BN108") == of(before, "BN108")
+    assert any("BN101, BN108" in note for note in alone.after.notes)
+    assert alone.counts == (len(before.findings), len(before.findings) - 1)  # momentum alone is mended
+    ranks = [finding.severity.rank for finding in alone.after.findings]
+    assert ranks == sorted(ranks, reverse=True)
+    whole = repair(model, before, batches[0][0], batches=batches, optimizer=optimizer)
+    (decayed,) = of(whole.after, "BN108")
+    assert decayed.evidence == of(before, "BN108")[0].evidence
+    assert whole.after.notes == ()
+    assert optimizer.param_groups[0]["params"][0] is next(model.parameters())
+
+
+def test_what_was_mended_is_not_kept_for_want_of_batches():
+    model, batches = healthy("vgg")
+    before = diagnose(model, batches)
+    assert of(before, "BN101")
+    assert not of(repair(model, before, batches[0][0]).after, "BN101")
+
+
+def test_rules_that_the_first_diagnosis_left_out_are_not_compared():
+    model, batches = sick()
+    done = repair(model, diagnose(model), codes=["BN106"], batches=batches)
+    assert of(done.after, "BN101")
+    assert done.counts == (2, 1)
+
+
+def test_what_watch_saw_is_looked_at_again():
+    model, batches = healthy("mlp")
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with watch(model) as watched:
+        for x, y in batches[:2]:
+            optimizer.zero_grad()
+            model(x)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    before = diagnose(model, watched=watched)
+    assert of(before, "BN402")
+    assert of(repair(model, before, watched=watched).after, "BN402") == of(before, "BN402")
+    assert repair(model, before, watched=watched).after.notes == ()
 
 
 def test_what_has_no_repair_is_refused_with_its_remedy():

@@ -56,7 +56,7 @@ def doctor(
             "pair (train, test), of which train is taken. Without it, weights and settings alone are looked at."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Batches to look at.")] = 16,
+    limit: Annotated[int, typer.Option(min=1, help="Batches to look at; --fix recalibrates on all.")] = 16,
     format: Annotated[Format, typer.Option(help="How the diagnosis is written.")] = Format.text,
     out: Annotated[
         Path | None,
@@ -77,6 +77,7 @@ def doctor(
     lang: Lang = Language.en,
 ) -> None:
     """Find what is wrong with your network's batch norms, say why, and mend what can be mended."""
+    from xhat.batches import can_repeat
     from xhat.cli._users import load_batches, load_model
     from xhat.doctor import diagnose
     from xhat.lang import translator
@@ -91,11 +92,9 @@ def doctor(
     try:
         network = load_model(model, weights)
         batches = load_batches(data) if data is not None else None
-        if batches is not None and fix is not None:
-            from itertools import islice
-
-            batches = list(islice(batches, limit))  # looked at twice
-        found = diagnose(network, batches, limit=limit, progress=format is Format.text)
+        if batches is not None and fix is not None and not can_repeat(batches):
+            batches = list(batches)  # looked at, and gone through again
+        found = diagnose(network, batches, limit=limit, progress=True)
         _write(network, found, model, format, out, lang, _)
         if fix is not None:
             found = _fix(network, found, batches, fix, _).after
@@ -198,21 +197,20 @@ def _fix(network: "nn.Module", found: "Diagnosis", batches: Any, path: Path, _: 
     from xhat.lang import say
 
     kept = [code for code, rule in RULES.items() if rule.repair is not None and rule.repairs == "state"]
-    done = repair(network, found, codes=kept, batches=batches)
+    done = repair(network, found, codes=kept, batches=batches, progress=True)
     for change in done.changes:
-        errors.print(Text(f"{change.module}: {_(change.what)}", "green"), soft_wrap=True)
+        errors.print(Text(f"{change.module or _('(model)')}: {_(change.what)}", "green"), soft_wrap=True)
     code_to_change = {f.code: f for f in done.after.findings if f.code not in kept and f.severity.rank > 0}
     for finding in code_to_change.values():
         words = say("In the code ({code}): {remedy}", code=finding.code, remedy=finding.remedy)
         errors.print(Text(_(words), "yellow"), soft_wrap=True)
     for refusal in done.refusals:
         if any(f.module == refusal.module and f.code in kept for f in found.findings):
-            errors.print(Text(f"{refusal.module}: {_(refusal.reason)}", "dim"), soft_wrap=True)
-    words = say(
-        "Findings before: {before}, after: {after}",
-        before=len(found.findings),
-        after=len(done.after.findings),
-    )
+            errors.print(
+                Text(f"{refusal.module or _('(model)')}: {_(refusal.reason)}", "dim"), soft_wrap=True
+            )
+    before, after = done.counts
+    words = say("Findings before: {before}, after: {after}", before=before, after=after)
     errors.print(Text(_(words), "bold"))
     if done.changes:
         save_weights(done.model, path)

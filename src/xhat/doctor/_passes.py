@@ -29,6 +29,8 @@ class Passes:
     norms: Mapping[str, _BatchNorm]
     forward: Forward | None
     frozen: frozenset[str]  # norms that keep their running statistics in training
+    advance: Callable[[int], None] = lambda number: None  # called with ``number`` after each batch, for a bar
+    number: int = field(default=0, init=False)  # of the pass over all batches, from 1; 0 in others
     _plain: frozenset[str] = field(init=False)  # norms that compute what torch's do
 
     def __post_init__(self) -> None:
@@ -40,6 +42,8 @@ class Passes:
 
     def _output(self, batch: Any, place: int) -> list[Tensor]:
         output = run_batch(self.model, batch, self.forward, place=place)
+        if self.number:
+            self.advance(self.number)
         samples = samples_in(batch) or next((len(t) for t in tensors_of(output) if t.dim()), 0)
         return keep(output, samples)
 

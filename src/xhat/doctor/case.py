@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xhat.dataflow import Recording
+from xhat.doctor.observe import Observed
+from xhat.doctor.watch import Watched
 from xhat.norms import batch_norms, is_fixed_norm
 
 
@@ -33,16 +36,38 @@ class Case:
     recording: Recording | None = None  # what reached what on the first batch
     batch: Any = None  # the first batch
     optimizer: torch.optim.Optimizer | None = None
-    watched: Any = None  # what xhat.watch saw
-    observed: Any = None  # what the batches showed: xhat.doctor.observe.Observed
-    process_group: Any = None
+    watched: Watched | None = None  # what xhat.watch saw
+    observed: Observed | None = None  # what the batches showed
+    process_group: ProcessGroup | None = None
     world_size: int = 1  # ranks that diagnose together; each applies the same rules in the same order
 
     @classmethod
-    def of(cls, model: nn.Module, **known: Any) -> "Case":
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        recording: Recording | None = None,
+        batch: Any = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        watched: Watched | None = None,
+        observed: Observed | None = None,
+        process_group: ProcessGroup | None = None,
+        world_size: int = 1,
+    ) -> "Case":
         """Return the case of a model, its norms found."""
         fixed = {name: module for name, module in model.named_modules() if is_fixed_norm(module)}
-        return cls(model, batch_norms(model), fixed, **known)
+        return cls(
+            model,
+            batch_norms(model),
+            fixed,
+            recording,
+            batch,
+            optimizer,
+            watched,
+            observed,
+            process_group,
+            world_size,
+        )
 
     def has(self, need: str) -> bool:
         """Whether the case has what a rule needs; ``need`` is one of ``xhat.doctor.rule.NEEDS``."""

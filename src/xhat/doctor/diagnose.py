@@ -5,18 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
-from xhat.batches import Forward, each_batch, run_batch
+from xhat.batches import Forward, device_of, each_batch, run_batch
 from xhat.dataflow import record
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Diagnosis, Finding, Severity, Skipped
 from xhat.doctor.observe import LIMIT, observe
 from xhat.doctor.rule import NEEDS, Rule
 from xhat.doctor.rules import RULES
-from xhat.errors import ModelError
+from xhat.doctor.watch import Watched
+from xhat.errors import ModelError, UsageError
 from xhat.lang import listed, say
 from xhat.norms import is_uninitialised
+from xhat.surgery._recalibrate.ranks import Ranks
 from xhat.unchanged import unchanged
 
 
@@ -25,10 +28,10 @@ def diagnose(
     batches: Iterable[Any] | None = None,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    watched: Any = None,
+    watched: Watched | None = None,
     forward: Forward | None = None,
     limit: int | None = LIMIT,
-    process_group: Any = None,
+    process_group: ProcessGroup | None = None,
     progress: bool = False,
 ) -> Diagnosis:
     """Find what is wrong with the batch norms of a model; the model comes out bit for bit as it went in.
@@ -46,18 +49,19 @@ def diagnose(
         limit: Batches to look at, 16 by default; None takes all.
         process_group: Ranks of ``torch.distributed`` that diagnose together, by default all; every rank has to
             call this function.
-        progress: Whether to show a bar.
+        progress: Draw a progress bar on stderr, if that is a terminal.
 
     Raises:
         ModelError: the model raises on the batches, or has a lazy norm that has not seen an input.
-        UsageError, DataError: batches are of the wrong kind, or there are none.
+        UsageError, DataError: batches are of the wrong kind, or there are none, or another rank failed.
     """
+    ranks = Ranks(process_group, device_of(model))
     case = Case.of(
         model,
         optimizer=optimizer,
         watched=watched,
         process_group=process_group,
-        world_size=_world_size(process_group),
+        world_size=ranks.size,
     )
     for name, module in case.norms.items():
         if is_uninitialised(module):
@@ -68,10 +72,21 @@ def diagnose(
     if not case.norms and not case.fixed:
         return Diagnosis((), notes=(say("The model has no batch norm."),))
     with unchanged(model):
-        if batches is None:
-            return _apply(RULES, case, batches=0)
-        given = list(each_batch(batches, limit=limit))
-        return _apply(RULES, _looked_at(case, given, forward, progress=progress), batches=len(given))
+        given: list[Any] = []
+
+        def look() -> Tensor:
+            nonlocal case
+            if batches is not None:
+                given.extend(each_batch(batches, limit=limit))
+                case = _looked_at(case, given, forward, progress=progress)
+            return torch.tensor([float(bool(given))])
+
+        # A rank that fails here tells the others, which would wait for it in a rule that gathers.
+        if len({bool(have) for have in ranks.share(look, 1, what="the diagnosis")}) > 1:
+            raise UsageError(
+                "some ranks diagnose with batches and some without: give all of them batches, or none"
+            )
+        return _apply(RULES, case, batches=len(given))
 
 
 def _looked_at(case: Case, batches: list[Any], forward: Forward | None, *, progress: bool) -> Case:
@@ -116,9 +131,3 @@ def _unexplained(rules: Mapping[str, Rule], found: list[Finding]) -> tuple[list[
         for code, by in explained.items()
     ]
     return [finding for finding in found if finding.code not in explained], list(notes)
-
-
-def _world_size(process_group: Any) -> int:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 1
-    return torch.distributed.get_world_size(process_group)

@@ -20,10 +20,11 @@ from xhat.batches import Forward, each_batch, target_of
 from xhat.doctor._outputs import Gap, Outputs, Score, gap, score, spread
 from xhat.doctor._passes import Passes
 from xhat.doctor._seen import Collected, Seen
-from xhat.doctor._split import mixed, picked, samples_in, take
+from xhat.doctor._split import mixed, samples_in, take
 from xhat.errors import XhatError
 from xhat.moments import Moments
 from xhat.norms import batch_norms
+from xhat.surgery._recalibrate.bar import bar
 from xhat.unchanged import unchanged
 
 # Batches that are looked at; those that run again to tell how far chance alone moves outputs.
@@ -38,7 +39,7 @@ MOST_CLASSES = 100_000
 
 @dataclass(frozen=True)
 class Alone:
-    """Evaluation mode as the user's ``eval`` leaves it: does a sample's output hang on the others?"""
+    """Evaluation mode as the user's ``eval`` leaves it: does a sample's output depend on the others?"""
 
     parts: Gap | None  # the first batch in two halves, against the whole
     repeated: Gap | None  # the whole once more, where parts differ: above 0 where evaluation is random
@@ -91,7 +92,7 @@ def observe(
         batches: As ``diagnose`` takes them; the first ``limit`` are held in memory.
         forward: ``forward(model, batch)`` where a batch is not simply the model's input.
         limit: Batches to look at; None takes all.
-        progress: Whether to show a bar.
+        progress: Draw a progress bar on stderr, if that is a terminal.
 
     Raises:
         ModelError: the model raises in evaluation mode.
@@ -104,7 +105,9 @@ def observe(
         alone = _alone(model, given[0], forward, norms)
         model.train()
         frozen |= {name for name, norm in norms.items() if not norm.training}
-        return _Observing(Passes(model, norms, forward, frozenset(frozen)), given, alone).done()
+        with bar(progress, 3, given, None) as advance:
+            passes = Passes(model, norms, forward, frozenset(frozen), advance)
+            return _Observing(passes, given, alone).done()
 
 
 def _frozen_by_mode(model: nn.Module, norms: Mapping[str, nn.Module]) -> set[str]:
@@ -164,6 +167,7 @@ class _Observing:
         self.samples = tuple(samples_in(batch) or 0 for batch in batches)
 
     def done(self) -> Observed:
+        self.passes.number = 1
         running, values = self.passes.counted(self.batches)
         # A batch with one value a channel is what training raises at.
         fit = [
@@ -176,9 +180,12 @@ class _Observing:
         batches = [self.batches[place] for place in fit]
         running = [running[place] for place in fit]
         collected = {name: Collected() for name in self.passes.norms if name not in self.passes.frozen}
+        self.passes.number = 2
         batch = self.passes.batch_statistics(batches, collected)
         seen = {name: found for name, part in collected.items() if (found := part.seen()) is not None}
+        self.passes.number = 3
         pooled = self.passes.fixed_statistics(batches, _moments(seen))
+        self.passes.number = 0
         self.spreads = spread(pooled) if pooled else []
         mode = self._mode(batches[:1], running[:1])
         targets = [target_of(each) for each in batches]
@@ -231,23 +238,22 @@ class _Observing:
                 _moments({name: part.part(slice(side, None, 2)) for name, part in seen.items()})
                 for side in (0, 1)
             ]
-            between = self._gap(*(run.fixed_statistics(batches[:1], side) for side in sides))
+            few = batches[: 2 if len(batches) > AGAIN else 1]
+            between = self._gap(*(run.fixed_statistics(few, side) for side in sides))
             noise = between.square / 4 if between else 0.0
-        made = mixed(batches, AGAIN) if _is_wide(self._gap(pooled, batch)) else None
-        if made is None:
+        others = _mixed_or_none(batches, run) if _is_wide(self._gap(pooled, batch)) else None
+        if others is None:
             return Chance(noise, (), (), ())
-        try:
-            by_batch = run.batch_statistics(made[0])
-            # In evaluation mode a sample's output is the same in any batch.
-            still = [picked(pooled, picks) for picks in made[1]]
-        except (XhatError, RuntimeError):  # outputs of several sizes, say
-            return Chance(noise, (), (), ())
-        halves = [half for each in made[0] if (half := _in_halves(run.batch_statistics, each)) is not None]
+        made, by_batch = others
+        still = run.fixed_statistics(made, _moments(seen))
+        halves = [_in_halves(run.batch_statistics, each) for each in made]
         return Chance(
             noise,
             self._each(batch, pooled),
             self._each(by_batch, still),
-            self._each(halves, still) if len(halves) == len(still) else (),
+            self._each([half for half in halves if half is not None], still)
+            if all(half is not None for half in halves)
+            else (),
         )
 
     def _each(self, one: Outputs, other: Outputs) -> tuple[Gap, ...]:
@@ -257,6 +263,17 @@ class _Observing:
 
 def _is_wide(found: Gap | None) -> bool:
     return found is not None and not found.relative < WIDE
+
+
+def _mixed_or_none(batches: Sequence[Any], passes: Passes) -> tuple[list[Any], Outputs] | None:
+    """Return batches of mixed samples and their outputs by batch statistics."""
+    made = mixed(batches, AGAIN)
+    if made is None:
+        return None
+    try:
+        return made, passes.batch_statistics(made)
+    except XhatError:
+        return None
 
 
 def _scores(passes: Mapping[str, Outputs], targets: Sequence[Tensor | None]) -> dict[str, Score]:

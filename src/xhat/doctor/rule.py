@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
@@ -28,11 +29,13 @@ class Treatment:
     """What a repair works on."""
 
     model: nn.Module  # a copy, which may be changed in place
-    findings: tuple[Finding, ...]  # the rule's own, repairable ones
+    findings: tuple[Finding, ...]  # the repairable ones; none where only other ranks have some
     inputs: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batches: Iterable[Any] | None = None  # can be gone through again
     forward: Callable[[nn.Module, Any], Any] | None = None
+    process_group: ProcessGroup | None = None
+    progress: bool = False  # whether to show a bar
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from xhat.unchanged import probe_depth
 class Pass:
     """One training forward of a batch norm."""
 
-    step: int  # optimiser steps done before it
+    step: int  # optimizer steps done before it
     values: int  # values a channel
     samples: int  # of the input: its first axis
     fingerprint: float  # weighted sum of what the model was given: equal for equal inputs; NaN where unknown
@@ -52,7 +52,7 @@ class Watched:
 
     Attributes:
         norms: By full name.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         backwards: Of each step, gradients that were accumulated before it: backward passes.
     """
 
@@ -61,10 +61,10 @@ class Watched:
     backwards: list[int] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        return f"Watched({len(self.norms)} batch norms over {self.steps} optimiser steps)"
+        return f"Watched({len(self.norms)} batch norms over {self.steps} optimizer steps)"
 
     def of_steps(self, name: str) -> list[list[Pass]]:
-        """Return a norm's training forwards, by optimiser step; those behind the last step are left out."""
+        """Return a norm's training forwards, by optimizer step; those behind the last step are left out."""
         grouped: list[list[Pass]] = [[] for _ in range(self.steps)]
         for each in self.norms[name].passes:
             if each.step < self.steps:
@@ -111,7 +111,7 @@ def _median(values: list[int]) -> float:
 def watch(model: nn.Module) -> Iterator[Watched]:
     """Watch the batch norms of a model over some of the user's own training steps.
 
-    Inside the ``with`` block every training forward of a batch norm is noted, and which optimiser step it belongs
+    Inside the ``with`` block every training forward of a batch norm is noted, and which optimizer step it belongs
     to: a step is one of a ``torch.optim.Optimizer`` that owns a parameter of the model. Two or three steps are
     enough. Training goes on bit for bit as without; on the way out all hooks are removed.
 

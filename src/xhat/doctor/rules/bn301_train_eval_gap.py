@@ -40,7 +40,8 @@ SMALLEST = 16  # samples; of smaller batches the noise no longer doubles in the 
 
 def check(case: Case) -> Iterator[Finding]:
     """Compare the modes, statistics being equal."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     mode, repeated = observed.mode, observed.mode_repeated
     if mode and repeated and mode.relative >= BY_MODE and repeated.relative < mode.relative / 10:
         yield found(

@@ -33,15 +33,16 @@ from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.observe import Observed
 from xhat.doctor.rule import Rule, found
+from xhat.doctor.rules._few import FEW, is_few
 from xhat.lang import say
 
-FEW = 16
 SHOWN = 3
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Count the values that each norm's channels get from a batch."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     # A synchronised norm sees what all ranks have; their batches are as large, as a sampler makes them.
     ranks = {
         name: case.world_size if isinstance(norm, nn.SyncBatchNorm) else 1
@@ -59,7 +60,7 @@ def check(case: Case) -> Iterator[Finding]:
         for name, values in counts.items()
         if (most := float(median([count for count in values if count]))) > 1
     }
-    few = {name: value for name, value in worth.items() if value < FEW - 1e-9}
+    few = {name: value for name, value in worth.items() if is_few(value)}
     if few:
         worst = min(few, key=lambda name: few[name])
         yield found(
@@ -117,7 +118,8 @@ def _ragged(observed: Observed, counts: dict[str, tuple[int, ...]], single: list
     small = [
         place
         for place in range(len(observed.samples))
-        if any(1 < values[place] < FEW for values in counts.values()) and place not in single
+        if any(values[place] > 1 and is_few(values[place]) for values in counts.values())
+        and place not in single
     ]
     if small:
         fewest = min(values[place] for values in counts.values() for place in small if values[place] > 1)

@@ -35,7 +35,8 @@ EFFECT = 0.25  # of the outputs' spread
 
 def check(case: Case) -> Iterator[Finding]:
     """Compare the batches with each other, and with batches of mixed samples."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     effect = effect_of(observed)
     if effect is None or effect < EFFECT:
         return

@@ -35,7 +35,8 @@ BROKEN = 0.05
 
 def check(case: Case) -> Iterator[Finding]:
     """Compare the outputs of half batches with those of the whole."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     alone = observed.alone
     if alone.parts is None:
         return

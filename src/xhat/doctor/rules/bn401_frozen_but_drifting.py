@@ -5,7 +5,7 @@ Looked for, in the steps that `xhat.watch` saw: running statistics that changed 
 parameters of the model are trained; or although the norm was in evaluation mode when the block began, within a model
 in training mode, and came back by `.train()`.
 
-Why it harms: `requires_grad=False` stops the optimiser, not the running statistics: those are no parameters. A
+Why it harms: `requires_grad=False` stops the optimizer, not the running statistics: those are no parameters. A
 pretrained network that was to stay as it is then drifts to the new data's statistics, and normalises by the batch in
 training. `.eval()` on a part is undone by the next `model.train()`.
 
@@ -25,13 +25,14 @@ from torch import nn
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
 from xhat.doctor.rule import Rule, found
-from xhat.doctor.watch import Watched, WatchedNorm
+from xhat.doctor.watch import WatchedNorm
 from xhat.lang import Phrase, say
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Find norms that nothing trains and whose statistics moved."""
-    watched: Watched = case.watched
+    watched = case.watched
+    assert watched is not None
     if not any(parameter.requires_grad for parameter in case.model.parameters()):
         return
     for name, norm in watched.norms.items():

@@ -1,7 +1,7 @@
-"""Statistics are updated more than once per optimiser step.
+"""Statistics are updated more than once per optimizer step.
 
 Looked for, in the steps that `xhat.watch` saw: forwards in training mode that updated the running statistics again
-before the next optimiser step. A warning where the batch was the same: run again inside the backward pass, as
+before the next optimizer step. A warning where the batch was the same: run again inside the backward pass, as
 activation checkpointing does, or given to the model again, as SAM's second pass. Information where a further forward
 had another input and no backward pass of its own, as a second view for a consistency loss.
 
@@ -26,7 +26,7 @@ from statistics import median
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.rule import Rule, found
-from xhat.doctor.watch import Pass, Watched
+from xhat.doctor.watch import Pass
 from xhat.lang import listed, say
 
 SHOWN = 3
@@ -34,7 +34,8 @@ SHOWN = 3
 
 def check(case: Case) -> Iterator[Finding]:
     """Count the updates that each step made of the same batch, and of further ones."""
-    watched: Watched = case.watched
+    watched = case.watched
+    assert watched is not None
     again: dict[str, float] = {}
     further: dict[str, float] = {}
     recomputed = False
@@ -56,7 +57,7 @@ def check(case: Case) -> Iterator[Finding]:
             "BN402",
             next(iter(again)) if len(again) == 1 else "",
             say(
-                "{count} norms update their running statistics again with the same batch before the optimiser steps, "
+                "{count} norms update their running statistics again with the same batch before the optimizer steps, "
                 "{how}: {names}",
                 count=len(again),
                 how=say("within the backward pass (checkpointing)")
@@ -77,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
             "BN402",
             next(iter(further)) if len(further) == 1 else "",
             say(
-                "{count} norms update their running statistics with further inputs before the optimiser steps: {names}",
+                "{count} norms update their running statistics with further inputs before the optimizer steps: {names}",
                 count=len(further),
                 names=_some(further),
             ),

@@ -1,7 +1,7 @@
 """Gradients are accumulated over microbatches, each normalised by itself.
 
 Looked for, in the steps that `xhat.watch` saw: two or more forward and backward passes with different inputs before
-each optimiser step. A warning where a microbatch gives some norm fewer than 16 values a channel, or holds one or two
+each optimizer step. A warning where a microbatch gives some norm fewer than 16 values a channel, or holds one or two
 samples; information otherwise.
 
 Why it harms: accumulation makes the gradient that of the large batch, but batch norm's mean and variance are those
@@ -25,16 +25,16 @@ from statistics import median
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.rule import Rule, found
-from xhat.doctor.watch import Watched
+from xhat.doctor.rules._few import is_few
 from xhat.lang import say
 
-FEW = 16
 FEW_SAMPLES = 2
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Count the different inputs and the backward passes of each step."""
-    watched: Watched = case.watched
+    watched = case.watched
+    assert watched is not None
     found_in: dict[str, tuple[float, float, float]] = {}
     for name in watched.norms:
         steps = zip(watched.of_steps(name), watched.backwards, strict=True)
@@ -55,12 +55,12 @@ def check(case: Case) -> Iterator[Finding]:
         return
     worst = min(found_in, key=lambda name: found_in[name][1])
     count, values, samples = found_in[worst]
-    few = values < FEW or samples <= FEW_SAMPLES
+    few = is_few(values) or samples <= FEW_SAMPLES
     yield found(
         "BN403",
         "",
         say(
-            "{count:g} microbatches per optimiser step, each normalised by itself: {samples:g} samples, in {worst} "
+            "{count:g} microbatches per optimizer step, each normalised by itself: {samples:g} samples, in {worst} "
             "{values:g} values a channel, not {all:g}",
             count=count,
             samples=samples,

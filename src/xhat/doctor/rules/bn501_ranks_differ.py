@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from xhat.batches import device_of
 from xhat.doctor.case import Case, Statistics
@@ -31,6 +31,7 @@ from xhat.doctor.finding import Finding, Severity
 from xhat.doctor.rule import Rule, found
 from xhat.doctor.rules._recalibration import recalibrate
 from xhat.lang import say
+from xhat.surgery._recalibrate.ranks import Ranks
 
 MEANS = (0.25, 1.0)  # in σ: a warning, an error
 VARIANCES = (1.5, 4.0)
@@ -86,10 +87,8 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _gathered(own: Tensor, case: Case) -> Tensor:
     """Return the ranks' vectors as rows, float64 on the CPU."""
-    sent = own.to(device_of(case.model))
-    parts = [torch.empty_like(sent) for _ in range(case.world_size)]
-    distributed.all_gather(parts, sent, group=case.process_group)
-    return torch.stack(parts).cpu()
+    ranks = Ranks(case.process_group, device_of(case.model))
+    return torch.stack(ranks.share(lambda: own, len(own), what="the diagnosis"))
 
 
 def _is_one(rows: Tensor) -> bool:

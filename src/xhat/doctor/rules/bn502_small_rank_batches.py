@@ -21,30 +21,31 @@ from collections.abc import Iterator
 from statistics import median
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from xhat.batches import device_of
 from xhat.doctor.case import Case
 from xhat.doctor.finding import Finding
 from xhat.doctor.observe import Observed
 from xhat.doctor.rule import Rule, found
+from xhat.doctor.rules._few import FEW, is_few
 from xhat.lang import say
-
-FEW = 16
+from xhat.surgery._recalibrate.ranks import Ranks
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Gather what each rank's batches are worth; every rank has to call this."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     worth = _worth(case, observed)
-    sent = torch.tensor(list(worth.values()), dtype=torch.float64, device=device_of(case.model))
-    parts = [torch.empty_like(sent) for _ in range(case.world_size)]
-    distributed.all_gather(parts, sent, group=case.process_group)
-    ranks = torch.stack(parts).cpu()  # (ranks, norms), 0 where the norm has no part
+    own = torch.tensor(list(worth.values()), dtype=torch.float64)
+    together = Ranks(case.process_group, device_of(case.model))
+    # (ranks, norms), 0 where the norm has no part
+    ranks = torch.stack(together.share(lambda: own, len(own), what="the diagnosis"))
     few = {
         name: [float(value) for value in column]
         for name, column in zip(worth, ranks.T, strict=True)
-        if 0 < float(column.min()) < FEW - 1e-9 and float(column.sum()) >= FEW
+        if column.min() > 0 and is_few(float(column.min())) and not is_few(float(column.sum()))
     }
     if not few:
         return

@@ -28,7 +28,7 @@ def packed_length(channels: Mapping[str, int]) -> int:
 
 
 def packed(observer: Observer, channels: Mapping[str, int]) -> Tensor:
-    """Return a pass of this rank as one float64 vector; its layout hangs on the layers alone."""
+    """Return a pass of this rank as one float64 vector; its layout depends on the layers alone."""
     parts = [torch.tensor([observer.batches, observer.skipped], dtype=torch.float64)]
     for name, count in channels.items():
         found = observer.moments.get(name)

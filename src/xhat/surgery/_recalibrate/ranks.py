@@ -10,7 +10,7 @@ from xhat.errors import DataError, UsageError
 
 
 class Ranks:
-    """The processes that recalibrate together.
+    """The processes that recalibrate, or diagnose, together.
 
     Args:
         group: The process group; None for the default group, or for this process alone where
@@ -26,11 +26,11 @@ class Ranks:
         together = dist.is_available() and dist.is_initialized()
         self.size = dist.get_world_size(group) if together else 1
         if self.size < 1:
-            raise UsageError("this process is not in process_group: call recalibrate_ on its members only")
+            raise UsageError("this process is not in process_group: call this on its members only")
         on_device = together and "nccl" in dist.get_backend(group)
         self._device = device if on_device else torch.device("cpu")
 
-    def share(self, work: Callable[[], Tensor], length: int) -> list[Tensor]:
+    def share(self, work: Callable[[], Tensor], length: int, *, what: str = "recalibration") -> list[Tensor]:
         """Do the work and return every rank's result, (length,) float64 each, by one collective.
 
         A rank whose work fails takes part all the same, or the others would wait for it until the time-out.
@@ -51,7 +51,7 @@ class Ranks:
         failed = [str(rank) for rank, values in enumerate(received) if values[0]]
         if failed:
             raise DataError(
-                f"recalibration failed on rank {', '.join(failed)}, whose own error says why; "
+                f"{what} failed on rank {', '.join(failed)}, whose own error says why; "
                 "nothing was changed on any rank"
             )
         return [values[1:] for values in received]
