@@ -20,7 +20,7 @@ from xhat.batches import Forward, each_batch, target_of
 from xhat.doctor._outputs import Gap, Outputs, Score, gap, score, spread
 from xhat.doctor._passes import Passes
 from xhat.doctor._seen import Collected, Seen
-from xhat.doctor._split import mixed, samples_in, take
+from xhat.doctor._split import mixed, picked, samples_in, take
 from xhat.errors import XhatError
 from xhat.moments import Moments
 from xhat.norms import batch_norms
@@ -238,22 +238,23 @@ class _Observing:
                 _moments({name: part.part(slice(side, None, 2)) for name, part in seen.items()})
                 for side in (0, 1)
             ]
-            few = batches[: 2 if len(batches) > AGAIN else 1]
-            between = self._gap(*(run.fixed_statistics(few, side) for side in sides))
+            between = self._gap(*(run.fixed_statistics(batches[:1], side) for side in sides))
             noise = between.square / 4 if between else 0.0
-        others = _mixed_or_none(batches, run) if _is_wide(self._gap(pooled, batch)) else None
-        if others is None:
+        made = mixed(batches, AGAIN) if _is_wide(self._gap(pooled, batch)) else None
+        if made is None:
             return Chance(noise, (), (), ())
-        made, by_batch = others
-        still = run.fixed_statistics(made, _moments(seen))
-        halves = [_in_halves(run.batch_statistics, each) for each in made]
+        try:
+            by_batch = run.batch_statistics(made[0])
+            # In evaluation mode a sample's output is the same in any batch.
+            still = [picked(pooled, picks) for picks in made[1]]
+        except (XhatError, RuntimeError):  # outputs of several sizes, say
+            return Chance(noise, (), (), ())
+        halves = [half for each in made[0] if (half := _in_halves(run.batch_statistics, each)) is not None]
         return Chance(
             noise,
             self._each(batch, pooled),
             self._each(by_batch, still),
-            self._each([half for half in halves if half is not None], still)
-            if all(half is not None for half in halves)
-            else (),
+            self._each(halves, still) if len(halves) == len(still) else (),
         )
 
     def _each(self, one: Outputs, other: Outputs) -> tuple[Gap, ...]:
@@ -263,17 +264,6 @@ class _Observing:
 
 def _is_wide(found: Gap | None) -> bool:
     return found is not None and not found.relative < WIDE
-
-
-def _mixed_or_none(batches: Sequence[Any], passes: Passes) -> tuple[list[Any], Outputs] | None:
-    """Return batches of mixed samples and their outputs by batch statistics."""
-    made = mixed(batches, AGAIN)
-    if made is None:
-        return None
-    try:
-        return made, passes.batch_statistics(made)
-    except XhatError:
-        return None
 
 
 def _scores(passes: Mapping[str, Outputs], targets: Sequence[Tensor | None]) -> dict[str, Score]:
