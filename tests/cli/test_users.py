@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import DataLoader
 
 from xhat.cli._users import load_batches, load_model
 from xhat.cli._weights import load_weights_, save_weights
@@ -112,7 +111,7 @@ WRONG: dict[str, tuple[Callable[[dict], object], str]] = {
     "many": (lambda s: {f"x.{i}": torch.ones(1) for i in range(9)}, "and 4 more"),
     "tensor": (lambda s: torch.ones(3), "no state_dict"),
     "numbers": (lambda s: {"epoch": 3}, "no state_dict"),
-    "pickle": (lambda s: net(), "cannot be read as weights alone"),
+    "pickle": (lambda s: net(), "holds more than weights, as a whole pickled network"),
 }
 
 
@@ -128,11 +127,40 @@ def test_a_file_that_is_damaged_or_not_there(name, tmp_path):
     with pytest.raises(UsageError, match="there is no file"):
         load_weights_(net(), tmp_path / name)
     (tmp_path / name).write_bytes(b"rubbish")
-    with pytest.raises(ModelError, match="cannot be read as weights alone"):
+    with pytest.raises(ModelError, match="no weights file, or a damaged one"):
         load_weights_(net(), tmp_path / name)
 
 
+def test_which_part_of_a_checkpoint_was_taken(tmp_path):
+    state = {f"module.{key}": value for key, value in trained().state_dict().items()}
+    torch.save({"model": state, "ema": {}, "epoch": 3}, tmp_path / "w.pt")
+    notes = load_weights_(net(), tmp_path / "w.pt")
+    assert [str(note) for note in notes] == [
+        f"weights are those under “model” in {tmp_path / 'w.pt'}",
+        "left aside: ema",
+        "the prefix “module.” of its keys is taken off",
+    ]
+    torch.save(trained().state_dict(), tmp_path / "w.pt")
+    assert load_weights_(net(), tmp_path / "w.pt") == []
+
+
 # --- batches
+
+
+def test_batches_that_fail_are_told_as_the_users(write):
+    name = write(
+        "import torch\n"
+        "def once():\n    yield torch.ones(2)\n    raise FileNotFoundError('/data/1.png')\n"
+        "class Again:\n    def __len__(self): return 2\n    def __iter__(self): return once()\n"
+    )
+    for kind in ("once", "Again"):
+        batches = load_batches(f"{name}:{kind}")
+        with pytest.raises(
+            DataError, match=r"failed at batch 1, counted from 0(.|\n)*FileNotFoundError: /data/1.png"
+        ):
+            list(batches)
+    assert len(load_batches(f"{name}:Again")) == 2  # type: ignore[arg-type]
+    assert next(iter(batches)).shape == (2,)  # from the beginning
 
 
 def test_loaders_and_lists_pass_through(write):
@@ -149,7 +177,7 @@ def test_loaders_and_lists_pass_through(write):
     assert len(batches) == 3
     for which in ("as_loader", "pair", "two"):
         loader = load_batches(f"{name}:{which}")
-        assert isinstance(loader, DataLoader)
+        assert len(loader) == 2  # type: ignore[arg-type]
         assert [len(batch) for batch in loader] == [4, 2]
     assert next(iter(load_batches(f"{name}:numbers"))) is batches[0]
 

@@ -1,28 +1,33 @@
 """A user's model, weights and batches, as the commands on one's own network take them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from xhat.batches import can_repeat
+from xhat.cli._shared import errors
 from xhat.cli._weights import load_weights_
 from xhat.data import load_callable
 from xhat.data._callables import user_traceback
 from xhat.errors import DataError, ModelError, XhatError
+from xhat.lang import Translate
 
 BATCH_SIZE = 64  # of a data set that comes without a loader
 
 
-def load_model(reference: str, weights: Path | None = None) -> nn.Module:
+def load_model(reference: str, weights: Path | None = None, _: Translate = str) -> nn.Module:
     """Call the user's callable without arguments, and put the weights into the network that it returns.
 
     Args:
         reference: ``module:callable``.
         weights: a ``.safetensors`` file, or one that ``torch.save`` wrote; None leaves the network as it is.
+        _: says in the user's language which part of the file was taken, where it was not the whole.
 
     Raises:
         UsageError: the reference does not fit, or there is no such file.
@@ -34,7 +39,8 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
             f"model {reference!r} returned a {type(model).__name__}; a network is needed, an nn.Module."
         )
     if weights is not None:
-        load_weights_(model, weights)
+        for note in load_weights_(model, weights):
+            errors.print(escape(_(note)), soft_wrap=True, highlight=False)
     return model
 
 
@@ -64,7 +70,40 @@ def load_batches(reference: str) -> Iterable[Any]:
             f"data {reference!r} returned a {type(source).__name__}; needed is a DataLoader, a list of batches, "
             "a torch Dataset, two tensors (inputs, targets), or a tuple (train, test) of two such."
         )
-    return source
+    return _watched(source, reference)
+
+
+class _Batches:
+    """Batches whose failures are told as the user's own; they can be gone through again."""
+
+    def __init__(self, source: Iterable[Any], reference: str) -> None:
+        self._source, self._reference = source, reference
+
+    def __iter__(self) -> Iterator[Any]:
+        return _told(self._source, self._reference)
+
+    def __len__(self) -> int:
+        return len(self._source)  # type: ignore[arg-type]  # a TypeError where it has none, as of itself
+
+
+def _watched(source: Iterable[Any], reference: str) -> Iterable[Any]:
+    if isinstance(source, list | tuple):
+        return source  # which cannot fail
+    return _Batches(source, reference) if can_repeat(source) else _told(source, reference)
+
+
+def _told(source: Iterable[Any], reference: str) -> Iterator[Any]:
+    count = 0
+    try:
+        for batch in source:
+            yield batch
+            count += 1
+    except GeneratorExit:
+        raise
+    except Exception as failure:
+        raise DataError(
+            f"data {reference!r} failed at batch {count}, counted from 0.\n\n{user_traceback(failure)}"
+        ) from failure
 
 
 def _called(reference: str, kind: str, error: type[XhatError]) -> Any:

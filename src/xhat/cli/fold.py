@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from xhat.cli._shared import INTERRUPTED, Lang, Language, console, errors
+from xhat.cli._shared import INTERRUPTED, Lang, Language, check_file, console, errors
 from xhat.errors import ModelError, UsageError
 from xhat.files import replacing
 
@@ -46,8 +46,10 @@ def fold(
     _ = translator(lang)
     if out is not None and out.suffix != ".pt2":
         raise UsageError(f"--out is {out}; the file is an exported program: name it {out.stem}.pt2")
+    if out is not None:
+        check_file(out, "--out")
     try:
-        network = load_model(model, weights)
+        network = load_model(model, weights, _)
         args, kwargs = arguments_of(next(each_batch(load_batches(data))))
         result = fold_(network, *args, kwargs=kwargs)
         _print(result, _)
