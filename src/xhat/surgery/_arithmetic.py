@@ -24,6 +24,20 @@ def channels_out(layer: Layer) -> int:
     return layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features
 
 
+def takes_shift(layer: Layer) -> bool:
+    """Whether a constant added to the input of each channel adds a constant to each output."""
+    if isinstance(layer, nn.Linear):
+        return True
+    if isinstance(layer, _ConvTransposeNd):  # else border outputs have fewer addends
+        return (
+            all(size == 1 for size in (*layer.kernel_size, *layer.stride))
+            and not any(layer.output_padding)
+            and not any(layer.padding)
+        )
+    assert isinstance(layer, _ConvNd)
+    return layer.padding_mode != "zeros" or not any(layer._reversed_padding_repeated_twice)
+
+
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return s and t of y = s·x + t, (C,) in float64: s = γ/√(σ² + ε), t = β − s·μ.
 

@@ -5,12 +5,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from xhat.dataflow import Access, Flow, Op, Source, Use, module_name
 from xhat.lang import Name, say
 from xhat.norms import has_torch_forward, is_fixed_norm
-from xhat.surgery._arithmetic import Layer, is_layer, spatial_dims
+from xhat.surgery._arithmetic import is_layer, spatial_dims, takes_shift
+from xhat.surgery._channels import constant_by_channel, output_axis
 from xhat.surgery._hindrances import hindrance, watched_by
 from xhat.surgery._norm_ops import is_normalised, norm_ops
 from xhat.surgery._refused import Refused
@@ -191,7 +191,7 @@ def _front_use(model: nn.Module, flow: Flow, out: Access, use: Use) -> tuple[str
                 kind=Name(type(layer).__name__),
             )
         )
-    if not _takes_shift(layer):
+    if not takes_shift(layer):
         raise Refused(say("{layer} pads with zeros", layer=called))
     given = use.call.inputs[0]
     path = tuple(op for op in use.path if op.index < use.call.begin)
@@ -223,33 +223,3 @@ def _words_of(source: Source) -> str:
     if source.kind == "function" and source.call is not None:
         return say("{name} in {module}", name=Name(source.name), module=module_name(source.call.module))
     return say("something that was not seen")
-
-
-def _takes_shift(layer: Layer) -> bool:
-    """Whether a constant added to the input of each channel adds a constant to each output."""
-    if isinstance(layer, nn.Linear):
-        return True
-    if isinstance(layer, _ConvTransposeNd):  # else border outputs have fewer addends
-        return (
-            all(size == 1 for size in (*layer.kernel_size, *layer.stride))
-            and not any(layer.output_padding)
-            and not any(layer.padding)
-        )
-    assert isinstance(layer, _ConvNd)
-    return layer.padding_mode != "zeros" or not any(layer._reversed_padding_repeated_twice)
-
-
-def constant_by_channel(labels: Tensor, axis: int) -> Tensor | None:
-    """Return the one label of each channel, or None where a channel has several or an unknown one."""
-    if not labels.numel() or labels.dim() <= axis:
-        return None
-    by_channel = labels.movedim(axis, 0).flatten(1)
-    first = by_channel[:, 0]
-    if bool((by_channel != first[:, None]).any()) or bool((first < 0).any()):
-        return None
-    return first
-
-
-def output_axis(layer: Layer, output: Access) -> int:
-    """Return the axis of the channels in what a layer computes."""
-    return len(output.size) - 1 - spatial_dims(layer)

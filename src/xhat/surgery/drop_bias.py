@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from xhat.dataflow import Flow, Use, module_name, record
 from xhat.lang import Name, listed, say
 from xhat.surgery._arithmetic import Layer, is_layer
+from xhat.surgery._channels import constant_by_channel, output_axis
 from xhat.surgery._copies import copied, leaves_model, outputs_of
 from xhat.surgery._hindrances import hindrance
-from xhat.surgery._links import constant_by_channel, output_axis
 from xhat.surgery._norm_ops import is_normalised, norm_ops, takes_batch_statistics
 from xhat.surgery._refused import Refused, changed_without
 from xhat.surgery._trial import Arguments, Trial, max_abs_error
