@@ -1,5 +1,6 @@
 """Write docs/rules.md from the words of the doctor's rules: ``python docs/make_rules.py``."""
 
+import argparse
 import html
 import re
 from pathlib import Path
@@ -68,4 +69,5 @@ def _signs(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding="utf-8")

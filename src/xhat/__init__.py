@@ -23,6 +23,7 @@ _FROM = {
     "Diagnosis": "doctor",
     "Finding": "doctor",
     "Recalibration": "surgery",
+    "Repair": "doctor",
     "Surgery": "surgery",
     "diagnose": "doctor",
     "repair": "doctor",

@@ -1,6 +1,7 @@
 """BN302: running statistics that are not those of the data."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from torch import nn
 from tests.doctor.cases import of
 from tests.doctor.trained import NAMES, accuracy, batches, healthy, trained
 from xhat import diagnose, recalibrate_
+from xhat.doctor._outputs import Score
 from xhat.doctor.finding import Severity
+from xhat.doctor.observe import Observed, observe
+from xhat.doctor.rules.bn302_statistics_differ import _falls
 from xhat.norms import batch_norms
 
 
@@ -88,6 +92,41 @@ def test_without_targets_it_is_a_warning_and_says_how_many_flip():
     assert finding.evidence["flips"] > 0.3
     assert "change class" in finding.message
     assert not math.isnan(finding.evidence["relative"])
+
+
+def scored(before: float, after: float, count: int) -> Observed:
+    """What batches showed: accuracies with the running statistics and with the batches'."""
+    scores = {
+        name: Score(1.0, accuracy, torch.zeros(count))
+        for name, accuracy in (("running", before), ("pooled", after))
+    }
+    return replace(observe(nn.Linear(2, 2), [torch.zeros(4, 2)]), scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count", "falls"),
+    [
+        (0.37, 0.99, 1024, True),
+        (0.60, 0.80, 1024, True),
+        (0.61, 0.80, 1024, False),  # 19 points
+        (0.99, 0.37, 1024, False),
+        (0.40, 0.70, 32, False),  # 30 points are 2.5 standard errors
+        (0.40, 0.70, 64, True),
+    ],
+)
+def test_a_fall_of_accuracy_is_20_points_and_beyond_chance(before, after, count, falls):
+    assert _falls(scored(before, after, count)) is falls
+
+
+def test_a_large_fall_is_an_error_whatever_outputs_move_by():
+    model, given = healthy("mlp")
+    for norm in batch_norms(model).values():
+        norm.running_mean.mul_(0.5)
+        norm.running_var.mul_(8.0)
+    (finding,) = of(diagnose(model, given), "BN302")
+    assert finding.evidence["relative"] < 1.0
+    assert finding.evidence["accuracy_pooled"] - finding.evidence["accuracy_running"] > 0.25
+    assert finding.severity is Severity.error
 
 
 def test_data_that_the_model_was_not_trained_on_are_told_so():

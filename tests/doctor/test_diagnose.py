@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xhat.doctor import RULES, Severity, diagnose
+from xhat.doctor import RULES, Diagnosis, Severity, diagnose
 from xhat.doctor.case import Case
 from xhat.doctor.diagnose import _apply
 from xhat.doctor.rule import Rule, found
@@ -168,3 +168,13 @@ def test_a_model_that_writes_into_its_input_changes_no_batch_and_is_no_finding()
     found = diagnose(InPlace(inner), halved)
     assert all(torch.equal(x, old) for (x, _), old in zip(halved, kept, strict=True))
     assert found.at_least("warning") == ()
+
+
+def test_a_repr_says_how_much_was_not_looked_at():
+    bare = diagnose(settled(nn.Sequential(nn.BatchNorm1d(4))))
+    words = repr(bare)
+    assert words.startswith("Diagnosis of 1 batch norm: no findings\n")
+    assert f"{len(bare.skipped)} rules not applied: needs batches; needs the optimizer" in words
+    one = repr(diagnose(settled(nn.Sequential(nn.BatchNorm1d(4, momentum=0.99), nn.BatchNorm1d(4)))))
+    assert one.startswith("Diagnosis of 2 batch norms: 1 finding\n  warning BN106 0: ")
+    assert repr(Diagnosis((), batch_norms=3)) == "Diagnosis of 3 batch norms: no findings"

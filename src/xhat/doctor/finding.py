@@ -29,7 +29,8 @@ class Finding:
     severity: Severity
     module: str  # full name; empty for the model as a whole
     message: str  # what was seen, with its numbers
-    evidence: Mapping[str, Any]  # the numbers: int, float, str, or lists of them
+    # The numbers, by name: int, float, bool, str, None where there is no number, or lists of them.
+    evidence: Mapping[str, Any]
     remedy: str  # what to do, with the code to write where code is to change
     repairable: bool = False  # whether xhat.repair mends it
 
@@ -58,11 +59,13 @@ class Diagnosis:
         return tuple(finding for finding in self.findings if finding.severity.rank >= rank)
 
     def __repr__(self) -> str:
-        head = f"Diagnosis of {self.batch_norms} batch norms: "
-        if not self.findings:
-            return head + "no findings"
+        head = f"Diagnosis of {_counted(self.batch_norms, 'batch norm')}: "
+        head += _counted(len(self.findings), "finding")
         lines = [f"  {f.severity:7} {f.code} {f.module or '(model)'}: {f.message}" for f in self.findings]
-        return "\n".join([f"{head}{len(self.findings)} findings", *lines])
+        if self.skipped:
+            reasons = dict.fromkeys(skipped.reason for skipped in self.skipped)
+            lines.append(f"  {_counted(len(self.skipped), 'rule')} not applied: {'; '.join(reasons)}")
+        return "\n".join([head, *lines])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a finding: code, severity, module, message, remedy, repairable, and its evidence."""
@@ -72,3 +75,7 @@ class Diagnosis:
             for f in self.findings
         ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ info, warning, error = Severity
 DEFINITIONS: Mapping[Severity, str] = {
     info: "Worth knowing. The model is right as it is; it could be smaller, or the point matters later.",
     warning: "Likely harmful: it changes what the model says, or how it trains, by more than chance explains.",
-    error: "Certainly wrong: outputs in evaluation mode are broken or not what was trained.",
+    error: "Certainly wrong: training raises, or outputs in evaluation mode are broken or not what was trained.",
 }
 
 # A code with two severities: the rule's page says from where on the worse one holds.
@@ -49,7 +49,7 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
     "BN301": {warning: "Evaluation computes something else than training, whatever the statistics are."},
     "BN302": {
         warning: "Evaluation normalises with statistics of other data or of earlier weights.",
-        error: "Wrong statistics change outputs as much as another sample would.",
+        error: "Wrong statistics change outputs as much as another sample would, or cost 20 points of accuracy.",
     },
     "BN303": {
         info: "A single small batch, such as the last one, is noisier than the others.",
@@ -58,7 +58,7 @@ SEVERITIES: Mapping[str, Mapping[Severity, str]] = {
     },
     "BN304": {warning: "Training normalises away what makes its batches differ; evaluation cannot."},
     "BN305": {
-        warning: "Outputs hang a little on the other samples of a batch.",
+        warning: "Outputs depend a little on the other samples of a batch.",
         error: "The same input gets another answer in another batch.",
     },
     "BN401": {warning: "What was to stay as it was pretrained moves to the new data's statistics."},

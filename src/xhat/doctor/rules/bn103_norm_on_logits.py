@@ -5,7 +5,7 @@ class scores: the batch has a target of class numbers, one for each place of an 
 fill it, that is, K is at most twice the largest class number plus 2. Else it is info: embeddings, as in
 metric learning and self-supervised learning, and generators have such norms on purpose.
 
-Why it harms: class scores are normalised by class over the batch. In training each score hangs on which other
+Why it harms: class scores are normalised by class over the batch. In training each score depends on which other
 samples are in the batch, and the mean score of every class is held at β whatever the batch holds; scores can
 spread only by γ, so the loss stays high until γ has grown. Evaluation mode then is another function than the
 one trained.

@@ -6,8 +6,9 @@ all channels of all norms, samples as units so that neighbouring pixels do not c
 own noise included). Second, statistics of the batches in place of the running ones, as `xhat.recalibrate_` writes
 them, move the outputs by 0.5 of their spread over samples or more, after what chance moves is taken off; or by
 0.25 or more where batches have class targets and the loss is the higher for the running ones, beyond chance (two
-batches and 128 samples at least, one-sided paired Student test, 1%). From 1.0 on, with such a loss, it is an
-error.
+batches and 128 samples at least, one-sided paired Student test, 1%). It is an error from 1.0 on, with such a loss;
+and, whatever outputs move by, where the accuracy is lower by 20 points or more for the running ones, and by more than
+3 standard errors.
 
 Why it harms: evaluation normalises with the running statistics. Where they are of other data or of earlier weights,
 every layer behind gets inputs that it was not trained on: good in training mode, bad in evaluation mode.
@@ -43,15 +44,18 @@ EFFECT_HARMFUL = 0.25  # where the loss says that it harms
 MANY = 128  # samples that can say so
 RATE = 0.01
 BROKEN = 1.0
+FALL = 0.2  # of accuracy
+ERRORS = 3.0  # standard errors that a fall is beyond
 SHOWN = 3
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Compare running statistics with those of the batches, and what both make of the outputs."""
-    observed: Observed = case.observed
+    observed = case.observed
+    assert observed is not None
     effect = effect_of(observed)
-    harms = _harms(observed)
-    if effect is None or effect < (EFFECT_HARMFUL if harms else EFFECT):
+    harms, falls = _harms(observed), _falls(observed)
+    if effect is None or not (falls or effect >= (EFFECT_HARMFUL if harms else EFFECT)):
         return
     differ = differing(observed.seen, running(case))
     beyond = {name: d for name, d in differ.items() if bool(d.beyond.any())}
@@ -62,7 +66,7 @@ def check(case: Case) -> Iterator[Finding]:
     worst = sorted(beyond, key=lambda name: -_size(beyond[name]))
     evidence: dict[str, Any] = {
         "relative": effect,
-        "flips": math.nan if gap.flips is None else gap.flips,
+        "flips": gap.flips,
         "norms": worst,
         "channels": sum(int(d.beyond.sum()) for d in beyond.values()),
         "of_channels": sum(len(d.beyond) for d in differ.values()),
@@ -82,8 +86,11 @@ def check(case: Case) -> Iterator[Finding]:
             "trained on: check how inputs are prepared."
         )
         if worse
-        else say("Recalibrate on training data: xhat.recalibrate_(model, batches)."),
-        severity=Severity.error if effect >= BROKEN and harms else Severity.warning,
+        else say(
+            "Recalibrate on training data: xhat.recalibrate_(model, batches). If these batches are few, or not "
+            "prepared as the training data were, diagnose with others first."
+        ),
+        severity=Severity.error if falls or (effect >= BROKEN and harms) else Severity.warning,
         repairable=not worse,
     )
 
@@ -120,6 +127,18 @@ def _harms(observed: Observed) -> bool:
     if not np.isfinite(more).all():
         return bool(observed.scores["pooled"].losses.isfinite().all())
     return bool(more.std() > 0 and stats.ttest_1samp(more, 0, alternative="greater").pvalue < RATE)
+
+
+def _falls(observed: Observed) -> bool:
+    """Return whether the accuracy is far lower with the running statistics, by more than chance."""
+    if "running" not in observed.scores or "pooled" not in observed.scores:
+        return False
+    by_running, by_pooled = (observed.scores[name] for name in ("running", "pooled"))
+    fall = by_pooled.accuracy - by_running.accuracy
+    count = len(by_pooled.losses)
+    # Both shares as independent: wider than the paired difference's own, which is not kept.
+    error = math.sqrt(sum(a * (1 - a) for a in (by_pooled.accuracy, by_running.accuracy)) / count)
+    return fall >= FALL and fall > ERRORS * error
 
 
 def _recalibrated_is_worse(observed: Observed) -> bool:
