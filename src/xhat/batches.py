@@ -47,9 +47,9 @@ def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None, *, p
     except Exception as error:
         mode = "training" if model.training else "evaluation"
         advice = (
-            "Pass batches that the model can be trained on."
+            "Mend the model, or pass batches that it takes."
             if bound
-            else "Say how the model is called with forward=, for example "
+            else "Let the data yield only what the model takes, or say in Python how it is called: "
             "forward=lambda model, batch: model(batch['image'])."
         )
         raise ModelError(

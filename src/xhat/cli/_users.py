@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from xhat.batches import can_repeat
 from xhat.cli._shared import errors
 from xhat.cli._weights import load_weights_
-from xhat.data import load_callable
-from xhat.data._callables import user_traceback
+from xhat.data import load_callable, user_traceback
 from xhat.errors import DataError, ModelError, XhatError
 from xhat.lang import Translate
 

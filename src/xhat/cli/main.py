@@ -15,7 +15,7 @@ from xhat.cli._shared import FAILED, INTERRUPTED, OK, WRONG_USAGE, Lang, Languag
 from xhat.cli.doctor import doctor
 from xhat.cli.fold import fold
 from xhat.cli.recalibrate import recalibrate
-from xhat.errors import UsageError, XhatError
+from xhat.errors import ModelError, UsageError, XhatError
 
 app = typer.Typer(
     add_completion=False,
@@ -223,7 +223,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except XhatError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(_with_traceback(error))}", soft_wrap=True, highlight=False)
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -233,6 +233,18 @@ def main() -> NoReturn:
         error.show()
         code = WRONG_USAGE
     sys.exit(code or OK)
+
+
+def _with_traceback(error: XhatError) -> str:
+    """Return the message, and where in the user's own code it came from, if it did."""
+    cause = error.__cause__
+    if not isinstance(error, ModelError) or cause is None or "Traceback" in str(error):
+        return str(error)
+    from xhat.data import user_traceback
+
+    trace = user_traceback(cause)
+    users = "  File " in trace and "-packages" not in trace  # else only libraries' own frames are left
+    return f"{error}\n\n{trace}" if users else str(error)
 
 
 def _interrupt(*_: object) -> NoReturn:

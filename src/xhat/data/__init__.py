@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from xhat.data._callables import callable_digest, load_callable
+from xhat.data._callables import callable_digest, load_callable, user_traceback
 from xhat.data._pixels import standardise
 from xhat.data._tensors import TensorData
 from xhat.data.cifar10 import cifar10
@@ -24,6 +24,7 @@ __all__ = [
     "load_callable",
     "standardise",
     "user_data",
+    "user_traceback",
 ]
 
 DATA: dict[str, Callable[[], TensorData]] = {"fashion-mnist": fashion_mnist, "digits": digits}

@@ -14,7 +14,7 @@ from xhat.dataflow._ops import MOVING, NOT_READING, base_name, written_arguments
 from xhat.dataflow.flow import Flow, Mode, Recording
 from xhat.dataflow.parts import TENSOR, Access, Call, Moving, Op
 from xhat.eager import eagerly
-from xhat.errors import ModelError
+from xhat.errors import ModelError, XhatError
 from xhat.norms import normalisers
 from xhat.trees import cloned, tensors_in
 from xhat.unchanged import unchanged
@@ -52,7 +52,9 @@ def record(
             try:
                 flows[mode] = _Recorder(model, mode).run(_caller(inputs, kwargs, call))
             except Exception as error:
-                words = f"{type(error).__name__}: {error}"
+                words = str(error) if isinstance(error, XhatError) else f"{type(error).__name__}: {error}"
+                if mode == "eval" and isinstance(error, XhatError):
+                    raise  # says what was run, and with what
                 if mode == "eval":
                     raise ModelError(
                         f"{type(model).__name__} raised {words} on the example inputs in evaluation mode. Pass "

@@ -66,7 +66,7 @@ def outputs_of(model: nn.Module, arguments: Arguments) -> list[Tensor]:
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} raised {type(error).__name__}: {error} on the example inputs in evaluation "
-            "mode. Pass inputs that the model can be called with, keyword arguments in kwargs={...}."
+            "mode. Mend the model, or pass inputs that it takes, in Python keyword arguments in kwargs={...}."
         ) from error
     finally:
         for module, mode in modes:
