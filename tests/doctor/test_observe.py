@@ -1,11 +1,14 @@
 """What the doctor observes equals independent computations in float64, and leaves the model as it was."""
 
 import copy
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 
 from tests.doctor.trained import NAMES, batches, healthy
 from xhat import recalibrate_
@@ -184,3 +187,23 @@ def test_random_evaluation_and_odd_batches_are_told_apart():
     assert all(len(part.samples) == 2 for part in found.seen.values())
     assert found.alone.parts is not None
     assert found.alone.parts.relative < 1e-4
+
+
+@dataclass
+class Pair:
+    image: torch.Tensor
+    label: torch.Tensor
+    name: str = "pair"
+
+
+def test_data_classes_are_split_and_mixed_and_unknown_objects_are_left():
+    given = [Pair(torch.arange(n)[:, None] + 100.0 * n, torch.arange(n) + 100 * n) for n in (3, 5, 4)]
+    half = take(given[1], torch.tensor([4, 0]))
+    assert (half.image[:, 0].tolist(), half.label.tolist(), half.name) == ([504.0, 500.0], [504, 500], "pair")
+    assert len(given[1].image) == 5
+    found = mixed(given, 3)
+    assert found is not None
+    assert [len(each.image) for each in found[0]] == [3, 5, 4]
+    assert all(torch.equal(each.image[:, 0].long(), each.label) for each in found[0])
+    assert take(SimpleNamespace(x=torch.zeros(4, 2)), torch.tensor([0])) is None
+    assert take(pack_sequence([torch.zeros(4, 2), torch.zeros(3, 2)]), torch.tensor([0])) is None

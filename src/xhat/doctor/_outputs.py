@@ -1,13 +1,15 @@
 """What a model says on its batches, kept small, and by how much two ways of running it differ."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from xhat.trees import tensors_in
 
 # Numbers kept of each output of one sample; of larger ones, positions at even distances.
 KEPT = 4096
@@ -47,24 +49,9 @@ def keep(output: Any, samples: int) -> list[Tensor]:
     """
     return [
         _thinned(tensor.detach().reshape(samples, *(tensor.shape[1:2] or (1,)), -1)).float().cpu()
-        for tensor in tensors_of(output)
+        for tensor in tensors_in(output)
         if tensor.is_floating_point() and tensor.dim() and len(tensor) == samples and tensor.numel()
     ]
-
-
-def tensors_of(tree: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested containers and dataclasses, in their order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from tensors_of(value)
-    elif isinstance(tree, tuple | list):
-        for value in tree:
-            yield from tensors_of(value)
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        for part in fields(tree):
-            yield from tensors_of(getattr(tree, part.name))
 
 
 def _thinned(values: Tensor) -> Tensor:

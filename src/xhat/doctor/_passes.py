@@ -11,11 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from xhat.batches import Forward, run_batch
-from xhat.doctor._outputs import keep, tensors_of
+from xhat.doctor._outputs import keep
 from xhat.doctor._seen import Collected
 from xhat.doctor._split import samples_in
 from xhat.moments import Moments
 from xhat.norms import has_torch_forward, is_batch_norm
+from xhat.trees import tensors_in
 
 # Modules whose only difference between the modes is noise.
 _NOISE = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
@@ -44,7 +45,7 @@ class Passes:
         output = run_batch(self.model, batch, self.forward, place=place)
         if self.number:
             self.advance(self.number)
-        samples = samples_in(batch) or next((len(t) for t in tensors_of(output) if t.dim()), 0)
+        samples = samples_in(batch) or next((len(t) for t in tensors_in(output) if t.dim()), 0)
         return keep(output, samples)
 
     def evaluation(self) -> None:

@@ -1,18 +1,19 @@
 """Take samples out of batches, and make batches of samples from several ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
+from torch.nn.utils.rnn import PackedSequence
 
-from xhat.doctor._outputs import tensors_of
+from xhat.trees import map_tensors, tensors_in
 
 
 def samples_in(batch: Any) -> int | None:
     """Return how many samples a batch has: the first axis of its first tensor; None where it has none."""
-    return next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), None)
+    return next((len(tensor) for tensor in tensors_in(batch) if tensor.dim()), None)
 
 
 def take(batch: Any, index: Tensor) -> Any | None:
@@ -21,11 +22,26 @@ def take(batch: Any, index: Tensor) -> Any | None:
     None where that cannot be: the batch is of a kind whose inside is not known.
     """
     samples = samples_in(batch)
-    leaves, spec = _pytree.tree_flatten(batch)
-    if samples is None or not any(_is_by_sample(leaf, samples) for leaf in leaves):
+    if samples is None or not _is_open(batch):
         return None
-    picked = [leaf[index.to(leaf.device)] if _is_by_sample(leaf, samples) else leaf for leaf in leaves]
-    return _pytree.tree_unflatten(picked, spec)
+    if not any(_is_by_sample(tensor, samples) for tensor in tensors_in(batch)):
+        return None
+    return map_tensors(
+        batch, lambda tensor: tensor[index.to(tensor.device)] if _is_by_sample(tensor, samples) else tensor
+    )
+
+
+def _is_open(tree: Any) -> bool:
+    """Whether a batch is made of containers and data classes; other objects may hold their samples in any way."""
+    if isinstance(tree, PackedSequence):
+        return False
+    if isinstance(tree, Mapping):
+        return all(map(_is_open, tree.values()))
+    if isinstance(tree, tuple | list):
+        return all(map(_is_open, tree))
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return all(_is_open(getattr(tree, part.name)) for part in fields(tree))
+    return isinstance(tree, Tensor) or not tensors_in(tree)
 
 
 # Of each batch its number and which of its samples.
@@ -69,19 +85,20 @@ def picked(outputs: Sequence[Sequence[Tensor]], picks: Picks) -> list[Tensor]:
 
 
 def _joined(parts: Sequence[Any]) -> Any | None:
-    flat = [_pytree.tree_flatten(part) for part in parts if part is not None]
-    if len(flat) < len(parts) or any(spec != flat[0][1] for _, spec in flat):
-        return None
     sizes = [samples_in(part) for part in parts]
-    leaves = []
-    for together in zip(*(leaves for leaves, _ in flat), strict=True):
-        if not all(_is_by_sample(leaf, size or -1) for leaf, size in zip(together, sizes, strict=True)):
-            leaves.append(together[0])
+    flat = [tensors_in(part) for part in parts]
+    if not parts or not all(sizes) or any(len(tensors) != len(flat[0]) for tensors in flat):
+        return None
+    tensors = []
+    for together in zip(*flat, strict=True):
+        if not all(_is_by_sample(tensor, size or -1) for tensor, size in zip(together, sizes, strict=True)):
+            tensors.append(together[0])
             continue
-        if any(leaf.shape[1:] != together[0].shape[1:] for leaf in together):
+        if any(tensor.shape[1:] != together[0].shape[1:] for tensor in together):
             return None
-        leaves.append(torch.cat(together))
-    return _pytree.tree_unflatten(leaves, flat[0][1])
+        tensors.append(torch.cat(together))
+    left = iter(tensors)
+    return map_tensors(parts[0], lambda _: next(left))
 
 
 def _is_by_sample(leaf: Any, samples: int) -> bool:

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from xhat.doctor._outputs import tensors_of
 from xhat.doctor._split import samples_in
 from xhat.errors import UsageError
 from xhat.norms import batch_norms
+from xhat.trees import tensors_in
 from xhat.unchanged import probe_depth
 
 
@@ -193,7 +193,7 @@ class _Watching:
 
     def _given(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if probe_depth() <= self.depth:
-            self.fingerprint = sum(map(_fingerprint, tensors_of((args, kwargs))), 0.0)
+            self.fingerprint = sum(map(_fingerprint, tensors_in((args, kwargs))), 0.0)
 
     def _accumulated(self, parameter: Tensor) -> None:
         self.accumulated[id(parameter)] = self.accumulated.get(id(parameter), 0) + 1
