@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
-from xhat.cli._shared import FAILED, INTERRUPTED, Lang, Language, console, errors
+from xhat.cli._shared import FAILED, INTERRUPTED, Lang, Language, check_file, console, errors
 from xhat.errors import UsageError
 from xhat.files import replacing
 
@@ -72,7 +72,10 @@ def doctor(
         ),
     ] = None,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Exit with 1 if a finding is as severe as this, or worse.")
+        FailOn,
+        typer.Option(
+            help="Exit with 1 if a finding is as severe as this, or worse; with --fix, one that is left."
+        ),
     ] = FailOn.warning,
     lang: Lang = Language.en,
 ) -> None:
@@ -87,10 +90,13 @@ def doctor(
         raise UsageError(
             f"--fix is {fix}; the file is written as safetensors: name it {fix.stem}.safetensors"
         )
+    for path, option in ((out, "--out"), (fix, "--fix")):
+        if path is not None:
+            check_file(path, option)
     if out is not None and format is Format.text:
         raise UsageError("--out is for --format json, sarif or html; text goes to standard output")
     try:
-        network = load_model(model, weights)
+        network = load_model(model, weights, _)
         batches = load_batches(data) if data is not None else None
         if batches is not None and fix is not None and not can_repeat(batches):
             batches = list(batches)  # looked at, and gone through again
@@ -185,7 +191,7 @@ def _print_group(group: "Group", _: "Translate") -> None:
     remedy = Text("→ ", colour).append(_(group.remedy), "none")
     if group.repairable:
         in_state = RULES[group.code].repairs == "state"
-        how = _("--fix or xhat.repair does it.") if in_state else _("xhat.repair does it.")
+        how = _("--fix or xhat.repair does it.") if in_state else _("In Python, xhat.repair does it.")
         remedy.append(f" {how}", "dim")
     console.print(Padding(remedy, (0, 0, 1, 2)))
 

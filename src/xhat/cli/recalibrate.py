@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from xhat.cli._shared import INTERRUPTED, Lang, Language, console, errors
+from xhat.cli._shared import INTERRUPTED, Lang, Language, check_file, console, errors
 from xhat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def recalibrate(
         raise UsageError(
             f"--out is {out}; the file is written as safetensors: name it {out.stem}.safetensors"
         )
+    check_file(out, "--out")
     try:
-        network = load_model(model, weights)
+        network = load_model(model, weights, _)
         batches = load_batches(data)
         result = recalibrate_(network, batches, limit=limit, sequential=sequential, progress=True)
         save_weights(network, out)
