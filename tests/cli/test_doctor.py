@@ -137,7 +137,22 @@ def test_json_into_a_file(command, tmp_path):
     assert said.code == 0
     assert json.loads((tmp_path / "found.json").read_text())["batch_norms"] == 2
     assert said.out == ""
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["found.json"]
+    assert not list(tmp_path.glob(".found*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "json", "--out", "no/found.json"], "there is no folder no"),
+        (["--format", "html", "--out", "."], "a folder: name the file in it"),
+        (["--fix", "no/new.safetensors"], "there is no folder no"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_wrong_usage(command, tmp_path, options, message):
+    said = command("doctor", "net:model", *options)
+    assert said.code == 2
+    assert message in said.err
+    assert not (tmp_path / "no").exists()
 
 
 def test_sarif_has_what_the_standard_requires(command):
