@@ -178,3 +178,28 @@ def test_a_repr_says_how_much_was_not_looked_at():
     one = repr(diagnose(settled(nn.Sequential(nn.BatchNorm1d(4, momentum=0.99), nn.BatchNorm1d(4)))))
     assert one.startswith("Diagnosis of 2 batch norms: 1 finding\n  warning BN106 0: ")
     assert repr(Diagnosis((), batch_norms=3)) == "Diagnosis of 3 batch norms: no findings"
+
+
+def test_a_model_that_cannot_run_is_told_with_what_may_be_its_cause():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4).half())
+    with pytest.raises(
+        ModelError, match="evaluation mode on batch 0 .* Found without running it: .*BN204 1: "
+    ):
+        diagnose(model, [torch.randn(4, 3, 2, 2)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("model",), "model is a str"),
+        ((nn.Linear(2, 2),), None),
+        ((nn.BatchNorm1d(2), None, 3), "optimizer is a int"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(arguments, message):
+    model, *rest = arguments
+    if message is None:
+        assert "nothing to look at" in repr(diagnose(model))
+        return
+    with pytest.raises(UsageError, match=message):
+        diagnose(model, optimizer=rest[1] if rest else None)

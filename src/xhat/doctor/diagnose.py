@@ -53,8 +53,13 @@ def diagnose(
 
     Raises:
         ModelError: the model raises on the batches, or has a lazy norm that has not seen an input.
-        UsageError, DataError: batches are of the wrong kind, or there are none, or another rank failed.
+        UsageError, DataError: arguments or batches are of the wrong kind, or there are none, or another rank
+            failed.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}; a torch.nn.Module is needed")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"optimizer is a {type(optimizer).__name__}; a torch.optim.Optimizer is needed")
     ranks = Ranks(process_group, device_of(model))
     case = Case.of(
         model,
@@ -78,7 +83,10 @@ def diagnose(
             nonlocal case
             if batches is not None:
                 given.extend(each_batch(batches, limit=limit))
-                case = _looked_at(case, given, forward, progress=progress)
+                try:
+                    case = _looked_at(case, given, forward, progress=progress)
+                except ModelError as error:
+                    raise _with_findings(error, case) from error.__cause__
             return torch.tensor([float(bool(given))])
 
         # A rank that fails here tells the others, which would wait for it in a rule that gathers.
@@ -87,6 +95,13 @@ def diagnose(
                 "some ranks diagnose with batches and some without: give all of them batches, or none"
             )
         return _apply(RULES, case, batches=len(given))
+
+
+def _with_findings(error: ModelError, case: Case) -> ModelError:
+    """Return the error with what is found without running the model, which may be its cause."""
+    plain = _apply(RULES, case, batches=0).at_least(Severity.warning)
+    seen = dict.fromkeys(f"{finding.code} {finding.module or '(model)'}: {finding.message}" for finding in plain)
+    return ModelError(f"{error} Found without running it: {'; '.join(list(seen)[:3])}.") if seen else error
 
 
 def _looked_at(case: Case, batches: list[Any], forward: Forward | None, *, progress: bool) -> Case:

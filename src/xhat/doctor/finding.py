@@ -59,6 +59,8 @@ class Diagnosis:
         return tuple(finding for finding in self.findings if finding.severity.rank >= rank)
 
     def __repr__(self) -> str:
+        if not self.batch_norms and not self.findings:
+            return "Diagnosis: the model has no batch norm, so there was nothing to look at"
         head = f"Diagnosis of {_counted(self.batch_norms, 'batch norm')}: "
         head += _counted(len(self.findings), "finding")
         lines = [f"  {f.severity:7} {f.code} {f.module or '(model)'}: {f.message}" for f in self.findings]

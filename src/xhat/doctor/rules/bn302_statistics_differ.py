@@ -206,5 +206,5 @@ RULE = Rule(
     check,
     needs=frozenset({"batches"}),
     repair=recalibrate,
-    explained_by=("BN201", "BN202", "BN203", "BN301", "BN303", "BN304", "BN501"),
+    explained_by=("BN201", "BN202", "BN203", "BN301", "BN303", "BN304", "BN305", "BN501"),
 )
