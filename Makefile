@@ -23,6 +23,7 @@ bench: $(SEEN)dev
 	$(BIN)/python benchmarks/reuse_memory.py --json benchmarks/results/reuse_memory.json
 	$(BIN)/python benchmarks/ensembles.py --reuse-memory --json benchmarks/results/ensembles.json
 	$(BIN)/python benchmarks/fold_speed.py --json benchmarks/results/fold_speed.json
+	$(BIN)/python benchmarks/doctor_speed.py --json benchmarks/results/doctor_speed.json
 	$(BIN)/python benchmarks/tables.py
 
 # An hour: folds third-party zoos, which are installed into a folder of their own.

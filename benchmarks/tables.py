@@ -147,6 +147,21 @@ def fold_speed(result: Result) -> list[str]:
     ]
 
 
+def doctor_speed(result: Result) -> list[str]:
+    """Seconds of the doctor and of a plain pass, and the ratio."""
+    rows = [f"| {name} | {spread(spent)} |" for name, spent in result["seconds"].items()]
+    return [
+        f"MobileNetV2, {result['batches']} batches of {result['size']} images of 224×224; seconds, median over "
+        f"{len(result['ratios'])} rounds (smallest–largest).",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        *rows,
+        "",
+        f"The doctor takes **{spread(result['ratios'])}** plain passes. {made(result)}.",
+    ]
+
+
 def made(result: Result) -> str:
     """Where the numbers were made."""
     where = result["environment"]
@@ -179,6 +194,7 @@ BENCHES = (
     Bench("ensembles", "docs/ensembles.md", ensembles),
     Bench("fold_speed", "docs/zoo.md", fold_speed),
     Bench("fold_zoo", "docs/zoo.md", fold_zoo),
+    Bench("doctor_speed", "docs/doctor.md", doctor_speed),
 )
 
 

@@ -31,8 +31,8 @@ HEAD = """\
 
 Folding, recalibrating, freezing and converting batch norms has been done before. This is where it goes wrong, each
 case with what `xhat` does on the same model and data. Cases are small on purpose: a whole zoo of architectures is
-in [Folding, measured](zoo.md). Every row is a test, `tests/surgery/test_peers.py`; of torch's own tools the test also sees
-that they still fail, so that a row goes when it is mended.
+in [Folding, measured](zoo.md). Every row is a test, `tests/surgery/test_peers.py`; of torch's own tools the test also
+sees that they still fail, so that a row goes when it is mended.
 """
 
 

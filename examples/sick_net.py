@@ -1,4 +1,4 @@
-"""A network that is good in training and bad in evaluation, for `xhat doctor sick_net:model --data sick_net:batches`."""
+"""Good in training, bad in evaluation, for `xhat doctor sick_net:model --data sick_net:batches`."""
 
 import torch
 from my_net import data

@@ -183,7 +183,7 @@ def test_a_repr_says_how_much_was_not_looked_at():
 def test_a_model_that_cannot_run_is_told_with_what_may_be_its_cause():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4).half())
     with pytest.raises(
-        ModelError, match="evaluation mode on batch 0 .* Found without running it: .*BN204 1: "
+        ModelError, match=r"evaluation mode on batch 0 .* Found without running it: .*BN204 1: "
     ):
         diagnose(model, [torch.randn(4, 3, 2, 2)])
 
