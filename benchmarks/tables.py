@@ -148,17 +148,20 @@ def fold_speed(result: Result) -> list[str]:
 
 
 def doctor_speed(result: Result) -> list[str]:
-    """Seconds of the doctor and of a plain pass, and the ratio."""
-    rows = [f"| {name} | {spread(spent)} |" for name, spent in result["seconds"].items()]
+    """Seconds of the doctor and of a plain pass, and the ratios."""
+    rows = [
+        f"| {name} | {spread(spent)} | {spread(result['ratios'][name]) if name in result['ratios'] else ''} |"
+        for name, spent in result["seconds"].items()
+    ]
     return [
-        f"MobileNetV2, {result['batches']} batches of {result['size']} images of 224×224; seconds, median over "
-        f"{len(result['ratios'])} rounds (smallest–largest).",
+        f"MobileNetV2, {result['batches']} batches of {result['size']} crops of photographs of 224×224; median over "
+        f"{len(result['seconds']['plain pass'])} rounds (smallest–largest).",
         "",
-        "| | seconds |",
-        "|---|---|",
+        "| | seconds | plain passes |",
+        "|---|---|---|",
         *rows,
         "",
-        f"The doctor takes **{spread(result['ratios'])}** plain passes. {made(result)}.",
+        f"{made(result)}, {result['environment']['threads']} threads.",
     ]
 
 

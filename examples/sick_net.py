@@ -12,7 +12,9 @@ def model() -> nn.Module:
     torch.manual_seed(0)
 
     def block(before: int, after: int) -> nn.Sequential:
-        norm = nn.BatchNorm2d(after, momentum=0.001)  # written for a library where 0.999 is the share of the old
+        norm = nn.BatchNorm2d(
+            after, momentum=0.001
+        )  # written for a library where 0.999 is the share of the old
         return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), norm, nn.ReLU())
 
     net = nn.Sequential(

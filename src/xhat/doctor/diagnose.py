@@ -100,7 +100,9 @@ def diagnose(
 def _with_findings(error: ModelError, case: Case) -> ModelError:
     """Return the error with what is found without running the model, which may be its cause."""
     plain = _apply(RULES, case, batches=0).at_least(Severity.warning)
-    seen = dict.fromkeys(f"{finding.code} {finding.module or '(model)'}: {finding.message}" for finding in plain)
+    seen = dict.fromkeys(
+        f"{finding.code} {finding.module or '(model)'}: {finding.message}" for finding in plain
+    )
     return ModelError(f"{error} Found without running it: {'; '.join(list(seen)[:3])}.") if seen else error
 
 
