@@ -161,7 +161,7 @@ def doctor_speed(result: Result) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
-        f"{made(result)}, {result['environment']['threads']} threads.",
+        f"{made(result)}.",
     ]
 
 
