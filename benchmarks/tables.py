@@ -86,6 +86,8 @@ def fold_zoo(result: Result) -> list[str]:
     total = result["summary"]
     xhat, fx = total["xhat"], total["fx"]
     blind = f"The outputs do not depend on {total['blind']} of them. " if "blind" in total else ""
+    left = len(result["chosen"]) - total["models"] - total["not_run"]
+    rest = f" {left} of {len(result['chosen'])} chosen, in random order, are still to be run." if left else ""
     whole = {who["models"] for who in (xhat, fx)} == {total["models"]}
     zoos = " and ".join(f"{zoo} {version}" for zoo, version in result["zoos"].items())
     rows = {
@@ -103,7 +105,7 @@ def fold_zoo(result: Result) -> list[str]:
         "of both is a class of the zoo with a forward of its own. "
         f"{blind}"
         f"{total['not_run']} chosen architectures could not be built or run."
-        f"{'' if whole else ' The run is not whole.'}",
+        f"{'' if whole else ' The run is not whole.'}{rest}",
         "",
         "| | `xhat.fold` | torch.fx `fuse` |",
         "|---|---|---|",
