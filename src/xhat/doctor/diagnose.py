@@ -99,7 +99,9 @@ def diagnose(
 
 def _with_findings(error: ModelError, case: Case) -> ModelError:
     """Return the error with what is found without running the model, which may be its cause."""
-    plain = _apply(RULES, case, batches=0).at_least(Severity.warning)
+    # Rules that gather over ranks would wait for those that did not fail.
+    alone = {code: rule for code, rule in RULES.items() if not rule.needs}
+    plain = _apply(alone, case, batches=0).at_least(Severity.warning)
     seen = dict.fromkeys(
         f"{finding.code} {finding.module or '(model)'}: {finding.message}" for finding in plain
     )
