@@ -9,9 +9,8 @@ The loop runs plain torch modules on 1 and on 2 threads; the faster one counts. 
 
 import argparse
 import json
-import os
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from itertools import product
@@ -20,6 +19,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _environment import environment
 
 import xhat
 from xhat.data import load
@@ -123,19 +125,6 @@ def measure(case: tuple, *, rounds: int, steps: int, size: int) -> dict[str, obj
     }
 
 
-def environment() -> dict[str, object]:
-    """Where the numbers were made."""
-    return {
-        "xhat": xhat.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "memory_reused": xhat.memory.memory_is_reused(),
-    }
-
-
 def main() -> None:
     """Measure every case, print a line each, write JSON."""
     parser = argparse.ArgumentParser(
@@ -163,7 +152,11 @@ def main() -> None:
         )
     if arguments.json:
         settings = {"members": MEMBERS, "depth": DEPTH, "width": WIDTH, "batch": arguments.batch}
-        content = {"environment": environment(), **settings, "cases": found}
+        content = {
+            "environment": environment() | {"memory_reused": xhat.memory.memory_is_reused()},
+            **settings,
+            "cases": found,
+        }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -1,8 +1,6 @@
 """``xhat doctor``: every format, exit codes, repairs, and what goes wrong."""
 
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from xhat.cli import main
 from xhat.doctor import RULES
 
-from ..study.users import module_writer
+from .running import running
 from .test_commands import Said
 
 NETWORK = """
@@ -72,22 +69,8 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     """Run ``xhat doctor …`` with the network above, in an empty folder; ``net:`` stands for its module."""
-    monkeypatch.chdir(tmp_path)
-    name = module_writer(tmp_path, monkeypatch)(NETWORK)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*words: object) -> Said:
-        given = [str(word).replace("net:", f"{name}:") for word in words]
-        monkeypatch.setattr(sys, "argv", ["xhat", *given])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return Said(int(left.value.code or 0), said.out, said.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    with running(NETWORK, tmp_path, monkeypatch, capsys, columns=80) as (name, run):
+        yield lambda *words: run(*(str(word).replace("net:", f"{name}:") for word in words))
 
 
 def test_text_tells_the_worst_first_and_what_was_not_looked_at(command):

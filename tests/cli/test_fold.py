@@ -1,6 +1,5 @@
 """``xhat fold``: a user's network and one batch in, an exported program without batch norms out."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +8,8 @@ import pytest
 import torch
 
 from tests.lang.test_rules import english_in
-from tests.study.users import module_writer
-from xhat.cli import main
+
+from .running import running
 
 NETWORK = """
 import torch
@@ -57,23 +56,14 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, str]]]:
     """Run ``xhat fold`` on the network above in an empty folder; exit code and all that was printed."""
-    monkeypatch.chdir(tmp_path)
-    name = module_writer(tmp_path, monkeypatch)(NETWORK)
-    before = signal.getsignal(signal.SIGTERM)
+    with running(NETWORK, tmp_path, monkeypatch, capsys) as (name, xhat_):
 
-    def run(model: str = "model", data: str = "batches", *words: str) -> tuple[int, str]:
-        monkeypatch.setattr(
-            sys, "argv", ["xhat", "fold", f"{name}:{model}", "--data", f"{name}:{data}", *words]
-        )
-        monkeypatch.setenv("COLUMNS", "120")
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out + captured.err
+        def run(model: str = "model", data: str = "batches", *words: str) -> tuple[int, str]:
+            said = xhat_("fold", f"{name}:{model}", "--data", f"{name}:{data}", *words)
+            return said.code, said.out + said.err
 
-    run.module = name  # type: ignore[attr-defined]
-    yield run
-    signal.signal(signal.SIGTERM, before)
+        run.module = name  # type: ignore[attr-defined]
+        yield run
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning", "ignore:.*deprecated:DeprecationWarning")

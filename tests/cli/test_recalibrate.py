@@ -1,8 +1,6 @@
 """``xhat recalibrate``: a user's network, weights and batches in, safetensors out."""
 
 import importlib
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import xhat
-from xhat.cli import main
 
-from ..study.users import module_writer
+from .running import running
 from .test_commands import Said
 
 NETWORK = """
@@ -66,25 +63,15 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     """Run ``xhat recalibrate module:… --data module:…`` on the network above, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    name = module_writer(tmp_path, monkeypatch)(NETWORK)
-    monkeypatch.syspath_prepend(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    with running(NETWORK, tmp_path, monkeypatch, capsys) as (name, xhat_):
 
-    def run(
-        model: str = "model", data: str = "batches", *words: object, out: str = "new.safetensors"
-    ) -> Said:
-        what = ["recalibrate", f"{name}:{model}", "--data", f"{name}:{data}", "--out", out, *map(str, words)]
-        monkeypatch.setattr(sys, "argv", ["xhat", *what])
-        monkeypatch.setenv("COLUMNS", "120")
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return Said(int(left.value.code or 0), captured.out, captured.err)
+        def run(
+            model: str = "model", data: str = "batches", *words: object, out: str = "new.safetensors"
+        ) -> Said:
+            return xhat_("recalibrate", f"{name}:{model}", "--data", f"{name}:{data}", "--out", out, *words)
 
-    run.module = lambda: importlib.import_module(name)  # type: ignore[attr-defined]
-    yield run
-    signal.signal(signal.SIGTERM, before)
+        run.module = lambda: importlib.import_module(name)  # type: ignore[attr-defined]
+        yield run
 
 
 @pytest.mark.parametrize("words", [[], ["--sequential"], ["--limit", 1]], ids=str)

@@ -1,11 +1,10 @@
 """BN501 and BN502, with two real processes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.ranks import run_two
 
 # One process of two. Each case is diagnosed by both, in the same order.
 WORKER = """
@@ -71,21 +70,7 @@ dist.destroy_process_group()
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    run_two(WORKER, folder)
     return [json.loads((folder / f"said{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,13 +1,13 @@
 """Recalibration over two real processes: weighted by count, the same bits on both."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.ranks import run_two
 
 # One process of two. Each case is run by both, in the same order, on batches of their own.
 WORKER = """
@@ -95,21 +95,7 @@ def batches_of(case: str, rank: int) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
+    run_two(WORKER, folder)
     return folder
 
 
